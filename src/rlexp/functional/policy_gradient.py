@@ -1,0 +1,50 @@
+"""Surrogate losses of policy gradients and what one measures about them."""
+
+import torch
+from torch import Tensor
+
+
+def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_ratio: float) -> Tensor:
+    """PPO's clipped surrogate, to be maximised.
+
+        L = min( ρ Â, clip(ρ, 1 − ε, 1 + ε) Â )            ρ = π(a|s) / π_old(a|s)
+
+    Args:
+        ratio, advantage: [*B].  clip_ratio: ε.
+    Returns:
+        [*B].
+
+    Schulman et al. 2017, arXiv:1707.06347, eq. 7.  Notes: 001, 003.
+    """
+    return torch.minimum(ratio * advantage, ratio.clamp(1 - clip_ratio, 1 + clip_ratio) * advantage)
+
+
+def approx_kl(log_ratio: Tensor) -> Tensor:
+    """KL(π_old, π) from samples of π_old: mean of (ρ − 1) − log ρ, unbiased and never negative.
+
+    Args:
+        log_ratio: [*B], log π − log π_old.
+    Returns:
+        0-d.
+
+    Schulman 2020, "Approximating KL divergence", estimator k3.
+    """
+    return (log_ratio.exp() - 1 - log_ratio).mean()
+
+
+def explained_variance(prediction: Tensor, target: Tensor) -> Tensor:
+    """1 − Var(target − prediction) / Var(target): 1 is perfect, 0 no better than a constant, below 0 worse.
+
+    Args:
+        prediction, target: same shape.
+    Returns:
+        0-d; 0 where the target does not vary.
+    """
+    variance = target.var(unbiased=False)
+    residual = (target - prediction).var(unbiased=False)
+    return torch.where(variance > 0, 1 - residual / variance.clamp(min=1e-12), torch.zeros_like(variance))
+
+
+def standardise(x: Tensor) -> Tensor:
+    """(x − mean) / (std + 1e-8) over all elements."""
+    return (x - x.mean()) / (x.std(unbiased=False) + 1e-8)

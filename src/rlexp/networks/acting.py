@@ -1,0 +1,77 @@
+"""A second way to run a small network: NumPy on the same memory, for the few rows of a step.
+
+A call of a two-layer MLP on 8 rows costs 116 us as torch modules and 33 us here. The arrays are views of the
+parameters, so an optimizer step is seen at once. Equal to the module up to the rounding of a matrix product.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlexp.networks.layers import AppendLogStd, OneHot, Squeeze, Table
+
+Array = np.ndarray
+Op = Callable[[Array], Array]
+
+
+def numpy_forward(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """The module's forward pass in NumPy, or None where it holds a layer unknown here or lives on an accelerator."""
+    operations = _operations(module)
+    if operations is None:
+        return None
+    steps = tuple(operations)
+
+    def forward(x: Tensor) -> Tensor:
+        array = x.numpy()
+        for step in steps:
+            array = step(array)
+        return torch.from_numpy(array)
+
+    return forward
+
+
+def _operations(module: nn.Module) -> list[Op] | None:
+    if any(p.device.type != "cpu" for p in module.parameters()):
+        return None
+    if isinstance(module, nn.Sequential):
+        operations: list[Op] = []
+        for child in module:
+            inner = _operations(child)
+            if inner is None:
+                return None
+            operations += inner
+        return operations
+    if isinstance(module, nn.Identity):
+        return []
+    operation = _operation(module)
+    return None if operation is None else [operation]
+
+
+def _operation(module: nn.Module) -> Op | None:
+    if isinstance(module, nn.Linear):
+        weight, bias = module.weight.detach().numpy().T, module.bias.detach().numpy()
+
+        def linear(x: Array) -> Array:
+            y = x @ weight
+            y += bias
+            return y
+
+        return linear
+    if isinstance(module, nn.Tanh):
+        return np.tanh
+    if isinstance(module, nn.ReLU):
+        return lambda x: np.maximum(x, 0)
+    if isinstance(module, Squeeze):
+        return lambda x: x[..., 0]
+    if isinstance(module, OneHot):
+        eye = module.eye.numpy()
+        return lambda index: eye[index]
+    if isinstance(module, Table):
+        table = module.table.detach().numpy()
+        return lambda index: table[index]
+    if isinstance(module, AppendLogStd):
+        log_std = module.log_std.detach().numpy()
+        return lambda x: np.concatenate([x, np.broadcast_to(log_std, x.shape)], -1)
+    return None

@@ -1,0 +1,71 @@
+"""The layers that networks are made of, and their initialisation from a stream of their own."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+SQRT2 = math.sqrt(2)
+
+
+class Linear(nn.Linear):
+    """A linear layer that remembers the gain of its initialisation and draws nothing when it is made."""
+
+    def __init__(self, in_features: int, out_features: int, gain: float = SQRT2) -> None:
+        super().__init__(in_features, out_features)
+        self.gain = gain
+
+    def reset_parameters(self) -> None:
+        """Nothing: `initialise` fills the weights, from a generator with an owner."""
+
+
+class OneHot(nn.Module):
+    """Integers [*B] to indicator vectors [*B, n], so that a linear layer after it is a table."""
+
+    eye: Tensor
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.register_buffer("eye", torch.eye(n), persistent=False)
+
+    def forward(self, index: Tensor) -> Tensor:
+        return self.eye[index]
+
+
+class Squeeze(nn.Module):
+    """[*B, 1] to [*B], the last layer of a value network."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.squeeze(-1)
+
+
+class AppendLogStd(nn.Module):
+    """Means [*B, A] to means and log standard deviations [*B, 2 A]; the deviations do not depend on the state."""
+
+    def __init__(self, size: int, initial: float = 0.0) -> None:
+        super().__init__()
+        self.log_std = nn.Parameter(torch.full((size,), initial))
+
+    def forward(self, mean: Tensor) -> Tensor:
+        return torch.cat([mean, self.log_std.expand_as(mean)], -1)
+
+
+class Table(nn.Module):
+    """One number for each index, [*shape], from zero."""
+
+    def __init__(self, *shape: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(*shape, dtype=dtype))
+
+    def forward(self, *index: Tensor) -> Tensor:
+        return self.table[index]
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Orthogonal weights with each layer's gain, zero biases (Saxe et al. 2014, arXiv:1312.6120)."""
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, Linear):
+                nn.init.orthogonal_(layer.weight, layer.gain, generator=generator)
+                if layer.bias is not None:
+                    layer.bias.zero_()

@@ -1,0 +1,194 @@
+"""The nouns of rlexp on one screen: what flows between environment, experience, algorithm and loop.
+
+    actor = Actor(algorithm, state)
+    while experience.env_steps < total_env_steps:
+        batch = experience.next(actor)                       # a Batch, or None while data only come in
+        if batch is not None:
+            update = algorithm.update(state, batch, progress)
+            experience.feedback(state, update)
+        for callback in callbacks:
+            callback(progress, update, state)
+
+Shapes: T time, B environments or batch, *O one observation, *A one action, S states of a finite model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+Metrics = dict[str, Tensor]
+
+
+class Transition(NamedTuple):
+    """Steps of environments, [T, B, ...]. Replay yields T = 1 where an algorithm looks one step ahead."""
+
+    observation: Tensor  # [T, B, *O]
+    action: Tensor  # [T, B, *A]
+    reward: Tensor  # [T, B]
+    terminated: Tensor  # [T, B] the MDP ended: no bootstrap
+    truncated: Tensor  # [T, B] only the clock ended: bootstrap, and cut the trace
+    next_observation: Tensor  # [T, B, *O] the true successor, never the observation after a reset
+    time: Tensor  # [T, B] step within the episode, from 0
+    log_prob: Tensor | None = None  # [T, B] under the behaviour policy; None where it was not recorded
+
+
+class MDP(NamedTuple):
+    """A finite model. Transitions into a terminal state carry no mass, so their bootstrap is 0."""
+
+    transition: Tensor  # [S, A, S] probability of the next state, 0 where the episode ends
+    reward: Tensor  # [S, A] expected reward
+
+
+class Progress(NamedTuple):
+    """How far the run is; the only thing that schedules read."""
+
+    env_steps: int
+    updates: int
+    total_env_steps: int
+
+
+class Update(NamedTuple):
+    """What one update of an algorithm reports. Metrics are 0-d tensors and stay on their device."""
+
+    metrics: Metrics
+    td_error: Tensor | None = None  # [B], for experiences that order their samples by it
+
+
+class ActorOutput(NamedTuple):
+    action: Tensor  # [B, *A]
+    core_state: Any  # recurrent state after the step; None for feed-forward networks
+
+
+class Estimate(NamedTuple):
+    """An advantage and the target that its value function should regress on; constants, no gradient."""
+
+    advantage: Tensor  # [T, *B]
+    value_target: Tensor  # [T, *B]
+
+
+class Noise(NamedTuple):
+    """What `Algorithm.act` consumes per environment and step: `size` numbers of one distribution."""
+
+    kind: Literal["uniform", "normal", "gumbel"]
+    size: int
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """The integers 0 to n - 1."""
+
+    n: int
+    kind: ClassVar[str] = "discrete"
+    shape: ClassVar[tuple[int, ...]] = ()
+    dtype: ClassVar[type] = np.int64
+
+
+@dataclass(frozen=True)
+class Box:
+    """Real vectors or tensors; `low` and `high` bound every element (infinite where open)."""
+
+    shape: tuple[int, ...]
+    low: float = -math.inf
+    high: float = math.inf
+    kind: ClassVar[str] = "box"
+    dtype: ClassVar[type] = np.float32
+
+
+Space = Discrete | Box
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What is known of an environment before it is made."""
+
+    id: str
+    observation: Space
+    action: Space
+    time_limit: int
+    has_model: bool
+
+
+Schedule = Callable[[Progress], float]
+
+
+class Estimator(Protocol):
+    """One signature for the family, so that a configuration can swap its members. All arguments [T, *B]."""
+
+    def __call__(
+        self, reward: Tensor, discount: Tensor, value: Tensor, next_value: Tensor, done: Tensor, log_rho: Tensor
+    ) -> Estimate: ...
+
+
+class PolicyFamily(Protocol):
+    """Distributions over actions as functions of their parameters, the last dim of a network's output."""
+
+    noise: Noise
+
+    def num_parameters(self) -> int: ...
+    def sample(self, parameters: Tensor, noise: Tensor) -> Tensor: ...
+    def mode(self, parameters: Tensor) -> Tensor: ...
+    def log_prob(self, parameters: Tensor, action: Tensor) -> Tensor: ...
+    def entropy(self, parameters: Tensor) -> Tensor: ...
+
+
+class Exploration(Protocol):
+    """Turns action values into actions."""
+
+    noise: Noise
+
+    def __call__(self, q_value: Tensor, noise: Tensor, progress: Progress) -> Tensor: ...
+    def metrics(self, num_actions: int, progress: Progress) -> dict[str, float]: ...
+
+
+class Encoder(Protocol):
+    """A network config: makes the torso of a network for an observation space."""
+
+    takes: ClassVar[frozenset[str]]  # kinds of observation it accepts: "discrete", "vector", "image"
+
+    def __call__(self, observation: Space) -> tuple[nn.Module, int]: ...  # the module and its output width
+
+
+class Algorithm(Protocol):
+    """A frozen dataclass of hyperparameters and pure functions; it holds no tensor.
+
+    Its positional fields are parts that the builder hands over by name; its keyword-only fields come from YAML.
+    """
+
+    actions: ClassVar[frozenset[str]]  # kinds of action space it can act in
+    learns_from: ClassVar[str]  # the kind of batch it takes: an experience's `gives`
+    needs: ClassVar[frozenset[str]]  # the optional config groups it uses; the others must be `none`
+    targets: ClassVar[Mapping[str, str]]  # {"target_q": "q"}: copies that no optimizer steps
+
+    def networks(self, spec: EnvSpec, encoder: Encoder | None) -> dict[str, nn.Module]: ...
+    def noise(self, spec: EnvSpec) -> Noise: ...
+    def act(
+        self, nets: Any, observation: Tensor, core_state: Any, noise: Tensor, progress: Progress, *, explore: bool
+    ) -> ActorOutput: ...
+    def log_prob(self, nets: Any, observation: Tensor, action: Tensor) -> Tensor | None: ...
+    def update(self, state: Any, batch: Any, progress: Progress) -> Update: ...
+    def statistics(self, spec: EnvSpec, progress: Progress) -> dict[str, float]: ...
+
+
+class Experience(Protocol):
+    """What data comes, and when. Holds its own state and saves it."""
+
+    gives: ClassVar[str]
+    env_steps: int
+
+    def next(self, actor: Any, progress: Progress) -> Any | None: ...
+    def feedback(self, state: Any, update: Update) -> None: ...
+    def statistics(self) -> dict[str, float]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Callback(Protocol):
+    """Told of every turn of the loop; a returned string asks it to stop and says why."""
+
+    def __call__(self, progress: Progress, update: Update | None, state: Any) -> str | None: ...
