@@ -1,0 +1,1 @@
+"""Algorithms, one file each; a file reads like its pseudocode."""

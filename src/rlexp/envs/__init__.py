@@ -1,0 +1,1 @@
+"""Environments: Gymnasium to arrays, models, probes."""

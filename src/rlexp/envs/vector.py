@@ -1,0 +1,191 @@
+"""Several environments stepped one after the other in this process, each with a stream of its own.
+
+Episode k of environment i is reset with a seed that depends on (run seed, i, k) alone, so the number of environments does
+not reshuffle their episodes, and a checkpoint needs only that seed and the actions since the reset: resuming plays them
+again and compares the observation. The successor of a step is never the observation after a reset.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from rlexp.errors import EnvironmentFailure, NonFiniteError
+from rlexp.types import Box, Discrete, EnvSpec
+
+EpisodeSeed = Callable[[int, int], int]
+
+
+class Step(NamedTuple):
+    """Arrays of one vector step; they are reused by the next."""
+
+    reward: np.ndarray  # [B] float32
+    terminated: np.ndarray  # [B] float32, 0 or 1
+    truncated: np.ndarray  # [B] float32, 0 or 1
+    successor: np.ndarray  # [B, *O]
+
+
+class Episode(NamedTuple):
+    """A finished episode. `episode_return` is the undiscounted sum."""
+
+    env: int
+    index: int
+    seed: int
+    episode_return: float
+    length: int
+
+
+class SyncVector:
+    """B environments. `observation` [B, *O] and `time` [B] are those before the next step.
+
+    Args:
+        make: makes one environment.
+        spec: what was declared of it; its time limit truncates.
+        num_envs: B.
+        episode_seed: the seed of episode k of environment i.
+    """
+
+    def __init__(
+        self, make: Callable[[], gymnasium.Env[Any, Any]], spec: EnvSpec, num_envs: int, episode_seed: EpisodeSeed
+    ) -> None:
+        self.spec = spec
+        self.num_envs = num_envs
+        self.finished: list[Episode] = []
+        self.inexact: list[int] = []  # environments whose replay after loading did not match
+        self._episode_seed = episode_seed
+        self._envs: list[gymnasium.Env[Any, Any]] = []
+        try:
+            for _ in range(num_envs):
+                self._envs.append(make())
+        except Exception as error:
+            raise EnvironmentFailure(f"{spec.id} could not be made: {type(error).__name__}: {error}") from error
+        shape = (num_envs, *spec.observation.shape)
+        self.observation = np.zeros(shape, spec.observation.dtype)
+        self.time = np.zeros(num_envs, np.int64)
+        self._step = Step(*(np.zeros(num_envs, np.float32) for _ in range(3)), np.zeros_like(self.observation))
+        self._index = [-1] * num_envs
+        self._seed = [0] * num_envs
+        self._return = [0.0] * num_envs
+        self._actions: list[list[Any]] = [[] for _ in range(num_envs)]
+        self._started = False
+
+    def start(self) -> None:
+        """Reset every environment to its first episode; nothing happens the second time."""
+        if not self._started:
+            self._started = True
+            for i in range(self.num_envs):
+                self._begin_episode(i)
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Step every environment; those that ended begin their next episode.
+
+        actions: [B] integers, or [B, *A] real numbers, which are clipped to the space's bounds.
+        Raises EnvironmentFailure with the environment, episode seed and step where one raises.
+        """
+        reward, terminated, truncated, successor = self._step
+        time, limit = self.time, self.spec.time_limit
+        i = 0
+        try:
+            for i, (env, action) in enumerate(zip(self._envs, self._to_env(actions), strict=True)):
+                observed, gain, ended, cut, _ = env.step(action)
+                self._actions[i].append(action)
+                self._return[i] += gain
+                time[i] += 1
+                cut = (cut or time[i] >= limit) and not ended
+                successor[i] = observed
+                reward[i] = gain
+                terminated[i] = ended
+                truncated[i] = cut
+                if ended or cut:
+                    self._end_episode(i)
+                else:
+                    self.observation[i] = observed
+        except (EnvironmentFailure, NonFiniteError):
+            raise
+        except Exception as error:
+            raise EnvironmentFailure(
+                f"{self.spec.id}: {type(error).__name__}: {error}; environment {i}, episode seed {self._seed[i]}, "
+                f"step {int(time[i])}; the same command repeats it"
+            ) from error
+        return self._step
+
+    def check_finite(self) -> None:
+        """Raises NonFiniteError where a running return or an observation is NaN or infinite."""
+        for i, total in enumerate(self._return):
+            if not math.isfinite(total) or not np.isfinite(self.observation[i]).all():
+                raise NonFiniteError(
+                    f"{self.spec.id}: a reward or observation is not finite; environment {i}, "
+                    f"episode seed {self._seed[i]}, before step {int(self.time[i])}; check the environment"
+                )
+
+    def drain_finished(self) -> list[Episode]:
+        finished, self.finished = self.finished, []
+        return finished
+
+    def close(self) -> None:
+        for env in self._envs:
+            env.close()
+
+    def _to_env(self, actions: np.ndarray) -> Any:
+        if isinstance(self.spec.action, Discrete):
+            return actions.tolist()  # Python integers: Gymnasium checks them fastest
+        assert isinstance(self.spec.action, Box)
+        clipped = actions.reshape(self.num_envs, *self.spec.action.shape)
+        return np.clip(clipped, self.spec.action.low, self.spec.action.high)
+
+    def _begin_episode(self, i: int) -> None:
+        self._index[i] += 1
+        self._seed[i] = self._episode_seed(i, self._index[i])
+        self._actions[i] = []
+        self._return[i] = 0.0
+        self.time[i] = 0
+        self.observation[i] = self._envs[i].reset(seed=self._seed[i])[0]
+
+    def _end_episode(self, i: int) -> None:
+        self.finished.append(Episode(i, self._index[i], self._seed[i], float(self._return[i]), int(self.time[i])))
+        self._begin_episode(i)
+
+    # ---------------------------------------------------------------------------------------------------- resume
+
+    def state_dict(self) -> dict[str, Any]:
+        dtype = self.spec.action.dtype
+        return {
+            "started": self._started,
+            "observation": self.observation.copy(),
+            "finished": [list(episode) for episode in self.finished],
+            "episodes": [
+                {"index": index, "seed": seed, "actions": np.array(actions, dtype)}
+                for index, seed, actions in zip(self._index, self._seed, self._actions, strict=True)
+            ],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Play each unfinished episode again from its seed. One that does not come out the same is left for the next
+        episode and named in `inexact`."""
+        self._started = state["started"]
+        self.finished = [Episode(*values) for values in state["finished"]]
+        if not self._started:
+            return
+        for i, episode in enumerate(state["episodes"]):
+            self._index[i] = episode["index"] - 1
+            self._begin_episode(i)
+            if not self._replay(i, episode["actions"]) or not _same(self.observation[i], state["observation"][i]):
+                self.inexact.append(i)
+                self._begin_episode(i)
+
+    def _replay(self, i: int, actions: np.ndarray) -> bool:
+        for action in actions.tolist() if isinstance(self.spec.action, Discrete) else actions:
+            observed, gain, ended, cut, _ = self._envs[i].step(action)
+            if ended or cut:
+                return False
+            self._actions[i].append(action)
+            self._return[i] += gain
+            self.time[i] += 1
+            self.observation[i] = observed
+        return True
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))

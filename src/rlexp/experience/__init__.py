@@ -1,0 +1,1 @@
+"""What data comes, and when: rollouts, replay, sweeps over a model."""

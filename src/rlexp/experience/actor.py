@@ -1,0 +1,32 @@
+"""The algorithm's `act` bound to a train state: the one place where acting may be made fast."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlexp.state import TrainState
+from rlexp.types import Algorithm, EnvSpec, Progress
+
+
+class Actor:
+    """Acts for one train state, in NumPy where the networks allow it."""
+
+    def __init__(self, algorithm: Algorithm, state: TrainState, spec: EnvSpec) -> None:
+        self.state = state
+        self.noise = algorithm.noise(spec)
+        self._algorithm = algorithm
+        self._nets = state.acting_nets()
+        self._on_cpu = state.device.type == "cpu"
+
+    def __call__(self, observation: np.ndarray, noise: np.ndarray, progress: Progress, *, explore: bool) -> np.ndarray:
+        """observation: [B, *O]; noise: [B, self.noise.size]. Returns actions [B, *A]."""
+        inputs, randomness = torch.from_numpy(observation), torch.from_numpy(noise)
+        if not self._on_cpu:
+            inputs, randomness = inputs.to(self.state.device), randomness.to(self.state.device)
+        output = self._algorithm.act(self._nets, inputs, None, randomness, progress, explore=explore)
+        return output.action.cpu().numpy()
+
+    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor | None:
+        """[T, B], of a whole rollout in one pass, by the modules that the update differentiates."""
+        log_prob: Tensor | None = self.state.evaluate(self._algorithm.log_prob, observation, action)
+        return log_prob

@@ -1,0 +1,97 @@
+"""Steps a vector of environments with an actor and hands out what came, as arrays [T, B, ...]."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlexp.clock import Clock
+from rlexp.envs.vector import Episode, SyncVector
+from rlexp.experience.actor import Actor
+from rlexp.streams import Stream
+from rlexp.types import Progress
+
+
+class Collector:
+    """Owns the vector and the stream "acting". One set of arrays is reused: a caller keeps copies of what it keeps."""
+
+    def __init__(self, vector: SyncVector, seed: int, clock: Clock) -> None:
+        self.vector = vector
+        self.env_steps = 0
+        self._clock = clock
+        self._seed = seed
+        self._streams = [Stream(seed, "acting", i) for i in range(vector.num_envs)]
+        self._segment: dict[str, np.ndarray] = {}
+
+    def collect(self, actor: Actor, progress: Progress, num_steps: int) -> dict[str, np.ndarray]:
+        """`num_steps` steps of every environment."""
+        vector, clock = self.vector, self._clock
+        vector.start()
+        segment = self._arrays(num_steps)
+        noise = np.stack([stream.noise(actor.noise, num_steps) for stream in self._streams], 1)  # [T, B, size]
+        before = clock.switch("act")
+        # Nothing that is made here is differentiated: inference mode saves the bookkeeping of every operation.
+        with torch.inference_mode():
+            for t in range(num_steps):
+                segment["observation"][t] = vector.observation
+                segment["time"][t] = vector.time
+                action = actor(vector.observation, noise[t], progress, explore=True)
+                clock.switch("env")
+                step = vector.step(action)
+                segment["action"][t] = action
+                segment["reward"][t] = step.reward
+                segment["terminated"][t] = step.terminated
+                segment["truncated"][t] = step.truncated
+                segment["next_observation"][t] = step.successor
+                progress = progress._replace(env_steps=progress.env_steps + vector.num_envs)
+                clock.switch("act")
+        vector.check_finite()
+        self.env_steps += num_steps * vector.num_envs
+        clock.switch(before)
+        return segment
+
+    def _arrays(self, num_steps: int) -> dict[str, np.ndarray]:
+        if not self._segment or len(self._segment["reward"]) != num_steps:
+            vector = self.vector
+            shape = (num_steps, vector.num_envs)
+            observation, action = vector.spec.observation, vector.spec.action
+            self._segment = {
+                "observation": np.zeros((*shape, *observation.shape), observation.dtype),
+                "action": np.zeros((*shape, *action.shape), action.dtype),
+                "reward": np.zeros(shape, np.float32),
+                "terminated": np.zeros(shape, np.float32),
+                "truncated": np.zeros(shape, np.float32),
+                "next_observation": np.zeros((*shape, *observation.shape), observation.dtype),
+                "time": np.zeros(shape, np.int64),
+            }
+        return self._segment
+
+    def statistics(self) -> dict[str, float]:
+        """Means over the episodes that ended since the last call; nothing where none did."""
+        return episode_statistics(self.vector.drain_finished())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "env_steps": self.env_steps,
+            "vector": self.vector.state_dict(),
+            "streams": [stream.state_dict() for stream in self._streams],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.env_steps = state["env_steps"]
+        self.vector.load_state_dict(state["vector"])
+        for stream, saved in zip(self._streams, state["streams"], strict=True):
+            stream.load_state_dict(saved)
+
+
+def episode_statistics(episodes: list[Episode]) -> dict[str, float]:
+    """Mean return, length and reward per step of finished episodes."""
+    if not episodes:
+        return {}
+    total, steps = sum(e.episode_return for e in episodes), sum(e.length for e in episodes)
+    return {
+        "episode/return": total / len(episodes),
+        "episode/length": steps / len(episodes),
+        "episode/reward_per_step": total / steps,
+        "episode/count": float(len(episodes)),
+    }

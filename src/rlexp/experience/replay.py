@@ -1,0 +1,84 @@
+"""Past data, drawn again and again: the experience of off-policy algorithms.
+
+Three processes at rates of their own (V12): collection fills the buffer, regression draws from it, and the algorithm moves
+its target network.
+"""
+
+from typing import Annotated, Any, ClassVar
+
+from rlexp.clock import Clock
+from rlexp.data.uniform import UniformBuffer
+from rlexp.experience.actor import Actor
+from rlexp.experience.collector import Collector
+from rlexp.ranges import Range
+from rlexp.state import TrainState
+from rlexp.streams import Stream
+from rlexp.types import Progress, Transition, Update
+
+
+class Replay:
+    """Turns of `collection_steps` new transitions and `updates_per_collection` batches from the last `capacity`.
+
+    The first batch comes once `learning_starts` transitions are in. All counts are transitions, not vector steps.
+    """
+
+    gives: ClassVar[str] = "replay"
+
+    def __init__(
+        self,
+        collector: Collector,
+        clock: Clock,
+        seed: int,
+        *,
+        num_envs: Annotated[int, Range(1)],
+        capacity: Annotated[int, Range(1)],
+        batch_size: Annotated[int, Range(1)],
+        learning_starts: Annotated[int, Range(0)],
+        collection_steps: Annotated[int, Range(1)],
+        updates_per_collection: Annotated[int, Range(1)],
+    ) -> None:
+        self._collector = collector
+        self._clock = clock
+        self._stream = Stream(seed, "replay")
+        self._buffer = UniformBuffer(collector.vector.spec, capacity)
+        self._batch_size = batch_size
+        self._learning_starts = learning_starts
+        self._steps = collection_steps // num_envs
+        self._updates_per_collection = updates_per_collection
+        self._pending = 0
+
+    @property
+    def env_steps(self) -> int:
+        return self._collector.env_steps
+
+    def next(self, actor: Actor, progress: Progress) -> Transition | None:
+        if self._pending == 0:
+            self._buffer.add(self._collector.collect(actor, progress, self._steps))
+            if self._collector.env_steps < max(1, self._learning_starts):
+                return None
+            self._pending = self._updates_per_collection
+        self._pending -= 1
+        before = self._clock.switch("sample")
+        batch = self._buffer.sample(self._batch_size, self._stream, actor.state.device)
+        self._clock.switch(before)
+        return batch
+
+    def feedback(self, state: TrainState, update: Update) -> None:
+        """Uniform replay does not order its samples."""
+
+    def statistics(self) -> dict[str, float]:
+        return {**self._collector.statistics(), "replay/size": float(self._buffer.size)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "collector": self._collector.state_dict(),
+            "buffer": self._buffer.state_dict(),
+            "stream": self._stream.state_dict(),
+            "pending": self._pending,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._collector.load_state_dict(state["collector"])
+        self._buffer.load_state_dict(state["buffer"])
+        self._stream.load_state_dict(state["stream"])
+        self._pending = state["pending"]

@@ -1,0 +1,46 @@
+"""Fresh data of a fixed length, used once: the experience of on-policy algorithms."""
+
+from typing import Annotated, Any, ClassVar
+
+import torch
+
+from rlexp.experience.actor import Actor
+from rlexp.experience.collector import Collector
+from rlexp.ranges import Range
+from rlexp.state import TrainState
+from rlexp.types import Progress, Transition, Update
+
+
+class Rollout:
+    """`rollout_length` steps of each of `num_envs` environments a batch, [rollout_length, num_envs, ...]."""
+
+    gives: ClassVar[str] = "rollout"
+
+    def __init__(
+        self, collector: Collector, *, rollout_length: Annotated[int, Range(1)], num_envs: Annotated[int, Range(1)]
+    ) -> None:
+        assert collector.vector.num_envs == num_envs
+        self._collector = collector
+        self._length = rollout_length
+
+    @property
+    def env_steps(self) -> int:
+        return self._collector.env_steps
+
+    def next(self, actor: Actor, progress: Progress) -> Transition:
+        segment = self._collector.collect(actor, progress, self._length)
+        device = actor.state.device
+        batch = Transition(**{name: torch.from_numpy(column).to(device) for name, column in segment.items()})
+        return batch._replace(log_prob=actor.log_prob(batch.observation, batch.action))
+
+    def feedback(self, state: TrainState, update: Update) -> None:
+        """A rollout is used once; nothing depends on its update."""
+
+    def statistics(self) -> dict[str, float]:
+        return self._collector.statistics()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"collector": self._collector.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._collector.load_state_dict(state["collector"])
