@@ -1,0 +1,72 @@
+"""`rlexp`: compose, check, run."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rlexp.cli.common import guarded
+from rlexp.cli.help import HELP
+from rlexp.errors import ConfigError
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(guarded(lambda: command(sys.argv[1:])))
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Run a command line; returns the exit code. Raises RlexpError for what a person must know."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        sys.stdout.write(HELP)
+        return 0
+    if any(argument.split("=")[0] in HYDRA_FLAGS for argument in arguments):
+        return hydra_command(arguments)
+    options, overrides = parse(arguments)
+    from rlexp.experiment.jobs import checked_jobs  # torch is imported here: --help and typos of a flag stay fast
+
+    jobs = checked_jobs(overrides, multirun=options.multirun, config_dir=options.config_dir)
+    if options.multirun:
+        from rlexp.cli.multirun import run_all
+
+        return run_all(jobs)
+    from rlexp.experiment.session import run_one
+
+    run_one(jobs[0])
+    return 0
+
+
+HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags and overrides; raises ConfigError for a flag that is not known."""
+    parser = argparse.ArgumentParser(prog="rlexp", add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("--config-dir", "-cd")
+    try:
+        options, rest = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error}; see rlexp --help") from error
+    for word in rest:
+        if word.startswith("-"):
+            raise ConfigError(f"{word}: unknown flag; see rlexp --help")
+    return options, rest
+
+
+def hydra_command(arguments: Sequence[str]) -> int:
+    """Leave `--cfg job`, `--info searchpath` and shell completion to Hydra."""
+    import hydra
+
+    from rlexp.experiment.compose import conf_dir, use_config_dir
+
+    use_config_dir(None)
+
+    def nothing(config: Any) -> None:
+        """Hydra prints and never calls this."""
+
+    sys.argv = ["rlexp", *arguments]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(nothing)()
+    return 0
+
+

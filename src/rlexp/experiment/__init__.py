@@ -1,0 +1,1 @@
+"""Experiments: configuration to parts, the loop, what is logged, evaluated, saved and resumed."""

@@ -1,0 +1,99 @@
+"""From a composed configuration to a checked one, before any environment, directory or W&B run exists."""
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlexp.errors import ConfigError
+from rlexp.experiment import rules
+from rlexp.experiment.build import make_algorithm, make_device, make_networks, make_optimizations
+from rlexp.experiment.schema import Schema
+from rlexp.experiment.settings import Settings
+from rlexp.experiment.spaces import declared_spec, probed_spec
+from rlexp.experiment.targets import resolve
+from rlexp.types import EnvSpec
+
+PLUGIN_GROUP = "rlexp.plugins"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A configuration that can be built: values normalised, the environment's spec known."""
+
+    config: dict[str, Any]
+    spec: EnvSpec
+    schema: Schema
+    overrides: tuple[str, ...] = ()
+
+
+def installed_plugins() -> list[str]:
+    """Packages that declare the entry point group `rlexp.plugins`."""
+    return sorted({entry.value.split(":")[0] for entry in importlib.metadata.entry_points(group=PLUGIN_GROUP)})
+
+
+def check(config: Mapping[str, Any], overrides: Sequence[str] = (), *, trusted_plugins: Sequence[str] | None = None) -> Checked:
+    """Check types, ranges, targets and pairs, and make the networks once; raises ConfigError, one line, for the first fault.
+
+    trusted_plugins: for a configuration that was read from a run: the packages that the user names now, in place of those
+    that the file names.
+    """
+    named = list(config.get("plugins") or []) if trusted_plugins is None else list(trusted_plugins)
+    if not all(isinstance(name, str) for name in named):
+        raise ConfigError(f"plugins={named}: must be a list of package names")
+    schema = Schema([*installed_plugins(), *named])
+    checked = _check_values(schema, config)
+    _check_names(checked)
+    parts = {
+        group: resolve(checked[group]["_target_"], group, schema.plugins) if checked[group] else None
+        for group in ("algorithm", "experience", "estimator", "network")
+    }
+    _apply_rules(checked, None, parts)
+    spec = declared_spec(checked["env"]) or probed_spec(checked["env"], list(schema.plugins))
+    _apply_rules(checked, spec, parts)
+    make_device(checked)
+    algorithm = make_algorithm(checked, spec, schema)
+    networks = make_networks(checked, spec, schema, algorithm)
+    make_optimizations(checked, schema, algorithm, networks)
+    return Checked(checked, spec, schema, tuple(overrides))
+
+
+def _check_values(schema: Schema, config: Mapping[str, Any]) -> dict[str, Any]:
+    checked = schema.settings(config, Settings)
+    optimizer = checked["optimizer"]
+    if optimizer is not None:
+        base = {key: value for key, value in optimizer.items() if key != "networks"}
+        networks = optimizer.get("networks", {})
+        if not isinstance(networks, Mapping):
+            raise ConfigError(f"optimizer.networks={networks}: must be a mapping from a network's name to what differs for it")
+        checked["optimizer"] = schema.part(base, "optimizer") | {
+            "networks": {name: _differences(schema, base, changes, name) for name, changes in networks.items()}
+        }
+    return checked
+
+
+def _differences(schema: Schema, base: Mapping[str, Any], changes: Any, name: str) -> dict[str, Any]:
+    where = f"optimizer.networks.{name}"
+    if not isinstance(changes, Mapping):
+        raise ConfigError(f"{where}={changes}: must be a mapping such as {{learning_rate: 1e-3}}")
+    whole = schema.part({**base, **changes}, where)
+    return {key: whole[key] for key in changes}
+
+
+def _check_names(config: Mapping[str, Any]) -> None:
+    for key in ("outputs", "device"):
+        if not config[key] or "\0" in config[key]:
+            raise ConfigError(f"{key}={config[key]!r}: must be text that is not empty")
+    if config["restart"] and config["extend"] is not None:
+        raise ConfigError("restart=true and extend=RUN exclude each other; choose one")
+
+
+def _apply_rules(config: Mapping[str, Any], spec: EnvSpec | None, parts: Mapping[str, Any]) -> None:
+    """Rules about spaces once the spec is known, the others before: no probe is started for a run that cannot be."""
+    choice = rules.Choice(config, spec, **parts)  # type: ignore[arg-type]
+    for rule in rules.RULES:
+        if (rule.__name__ in rules.SPACE_RULES) == (spec is not None):
+            fault = rule(choice)
+            if fault is not None:
+                raise ConfigError(f"{rule.__name__}: {fault}")
+

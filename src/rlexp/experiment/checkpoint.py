@@ -1,0 +1,74 @@
+"""Checkpoints of a run: the tree of everything that holds state, kept so that at each instant a good one is on the disk."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlexp.errors import NonFiniteError, StorageError
+from rlexp.experiment.intervals import Every
+from rlexp.storage import load_tree, reap_unfinished, remove, save_tree
+from rlexp.types import Progress, Update
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Checkpointer:
+    """Saves `parts` every `interval` environment steps and keeps the last `keep`.
+
+    The one before is removed only after the new one was read back and its digests matched.
+    """
+
+    def __init__(self, directory: Path, parts: Mapping[str, Stateful], interval: int, keep: int) -> None:
+        self._directory = directory
+        self._parts = dict(parts)
+        self._keep = keep
+        self._every = Every(interval)
+
+    def __call__(self, progress: Progress, update: Update | None, state: Any) -> str | None:
+        if self._every.due(progress.env_steps):
+            self.save(progress, state)
+        return None
+
+    def save(self, progress: Progress, state: Any) -> None:
+        """Raises NonFiniteError rather than save parameters that are not finite."""
+        if not state.is_finite():
+            raise NonFiniteError(
+                f"a parameter became NaN or infinite by env_steps={progress.env_steps}; lower optimizer.learning_rate or set "
+                "optimizer.max_grad_norm; the last finite checkpoint is kept"
+            )
+        tree = {name: part.state_dict() for name, part in self._parts.items()}
+        tree["checkpointer"] = self._every.state_dict()
+        path = self._directory / f"{progress.env_steps:015d}"
+        save_tree(path, tree)
+        load_tree(path)
+        for old in self.found()[: -self._keep]:
+            remove(old)
+
+    def found(self) -> list[Path]:
+        """Checkpoints from the oldest to the newest, by their environment steps."""
+        return sorted(path for path in self._directory.glob("[0-9]*") if path.is_dir())
+
+    def load_newest(self) -> tuple[Path | None, list[str]]:
+        """Load the newest good checkpoint into the parts; damaged ones are passed over and named.
+
+        Returns the path, None where there is none, and one line for each damaged one. Raises StorageError where there
+        were checkpoints and none is good.
+        """
+        reap_unfinished(self._directory)
+        damaged: list[str] = []
+        for path in reversed(self.found()):
+            try:
+                tree = load_tree(path)
+            except StorageError as error:
+                damaged.append(str(error))
+                continue
+            self._every.load_state_dict(tree["checkpointer"])
+            for name, part in self._parts.items():
+                part.load_state_dict(tree[name])
+            return path, damaged
+        if damaged:
+            raise StorageError(f"no good checkpoint is left in {self._directory}: {damaged[0]}; restart=true begins anew")
+        return None, []

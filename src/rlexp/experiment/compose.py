@@ -1,0 +1,165 @@
+"""From a command line to composed configurations: Hydra composes, the words of its errors are ours.
+
+Every override of a value is forced (`++`) before Hydra sees it, so that an unknown key reaches our own check, which knows
+the nearest right one, whichever of `key=`, `+key=` and `++key=` was typed.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rlexp.errors import ConfigError, nearest
+
+CONFIG_DIR_VARIABLE = "RLEXP_CONF_DIR"
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One job: its configuration as plain values, and the overrides that the user typed for it."""
+
+    config: dict[str, Any]
+    overrides: tuple[str, ...]
+
+
+class UserConfigDirectory(SearchPathPlugin):
+    """Puts the folder named by RLEXP_CONF_DIR (or `--config-dir`) before the bundled one: it may add and override."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        directory = os.environ.get(CONFIG_DIR_VARIABLE)
+        if directory:
+            search_path.prepend(provider="rlexp-user", path=f"file://{Path(directory).resolve()}")
+
+
+def conf_dir() -> Path:
+    """The bundled configuration folder: inside the installed package, or at the top of a checkout."""
+    here = Path(__file__).resolve().parents[1]
+    for candidate in (here / "conf", here.parents[1] / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise ConfigError(f"the configuration folder conf/ is missing beside {here}; install rlexp again")
+
+
+def use_config_dir(directory: str | None) -> None:
+    """Take a user's own folder; raises ConfigError where there is none."""
+    chosen = directory or os.environ.get(CONFIG_DIR_VARIABLE)
+    if chosen and not Path(chosen).is_dir():
+        raise ConfigError(f"configuration folder {chosen} does not exist; check --config-dir and {CONFIG_DIR_VARIABLE}")
+    if chosen:
+        os.environ[CONFIG_DIR_VARIABLE] = str(Path(chosen).resolve())
+    if UserConfigDirectory not in Plugins.instance().discover(SearchPathPlugin):
+        Plugins.instance().register(UserConfigDirectory)
+
+
+def compose_jobs(arguments: Sequence[str], *, multirun: bool = False) -> list[Composed]:
+    """Compose every job of a command line; raises ConfigError, one line, for the first fault."""
+    with _readable_errors(), _hydra():
+        loader = GlobalHydra.instance().config_loader()
+        parsed = _parse(arguments)
+        prepared = [_prepare(override) for override in parsed]
+        if not multirun:
+            for override in parsed:
+                if override.is_sweep_override():
+                    raise ConfigError(f"{override.input_line}: several values need a sweep; add -m")
+            batches = [prepared]
+            typed = [list(arguments)]
+        else:
+            lines = [o for o in OverridesParser.create(config_loader=loader).parse_overrides(prepared)]
+            batches = [job for chunk in BasicSweeper.split_arguments(lines, None) for job in chunk]
+            typed = [[_typed(line) for line in job] for job in batches]
+        for batch in batches:
+            _check_choices(batch)
+        return [
+            Composed(_compose(batch), tuple(user for user in words)) for batch, words in zip(batches, typed, strict=True)
+        ]
+
+
+def hydra_overrides(arguments: Sequence[str]) -> list[str]:
+    """Those of the arguments that steer Hydra itself (`hydra/launcher=joblib`)."""
+    with _readable_errors():
+        parsed = OverridesParser.create().parse_overrides(list(arguments))
+    return [override.input_line or "" for override in parsed if _is_hydra(override)]
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir()), job_name="rlexp"):
+        yield
+
+
+@contextmanager
+def _readable_errors() -> Iterator[None]:
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+        raise ConfigError(" ".join(str(cause).split())) from error
+
+
+def _parse(arguments: Sequence[str]) -> list[Override]:
+    for argument in arguments:
+        if "=" not in argument and not argument.startswith("~"):
+            raise ConfigError(f"{argument}: is not of the form key=value; see rlexp --help")
+    return list(OverridesParser.create().parse_overrides(list(arguments)))
+
+
+def _is_hydra(override: Override) -> bool:
+    return override.key_or_group == "hydra" or override.key_or_group.startswith(("hydra.", "hydra/"))
+
+
+def _prepare(override: Override) -> str:
+    """The override as Hydra shall see it: a choice of a group as it is, a value forced."""
+    if _is_hydra(override):
+        return override.input_line or ""
+    line = (override.input_line or "").lstrip("+")
+    if override.is_delete() or _is_choice(override.key_or_group):
+        return line
+    return f"++{line}"
+
+
+def _typed(line: str) -> str:
+    return line.lstrip("+")
+
+
+def _is_choice(key: str) -> bool:
+    return key.split("@")[0] in _groups()
+
+
+def _groups() -> list[str]:
+    return [group for group in GlobalHydra.instance().config_loader().list_groups("") if group != "hydra"]
+
+
+def _check_choices(lines: Sequence[str]) -> None:
+    loader = GlobalHydra.instance().config_loader()
+    for line in lines:
+        key, _, value = line.partition("=")
+        group = key.lstrip("+~").split("@")[0]
+        if line.startswith(("~", "++")) or group not in _groups() or value in ("null", ""):
+            continue
+        options = loader.get_group_options(group)
+        if value not in options:
+            hint = nearest(value, options) or ""
+            raise ConfigError(f"{group}={value}: there is no such {group}{hint}; choose one of {', '.join(options)}")
+
+
+def _compose(lines: Sequence[str]) -> dict[str, Any]:
+    composed = compose(config_name="config", overrides=list(lines))
+    plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}

@@ -1,0 +1,124 @@
+"""The distinct evaluation routine: its own environments and streams, the same episodes for every run, cached.
+
+Episode n is reset with a seed that depends on (evaluation.seed, n) alone, so two runs, seeds or algorithms meet the same
+episodes and may be compared in pairs. What was measured for a set of weights is kept in a file under their digest.
+"""
+
+import hashlib
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from rlexp.envs.vector import Episode
+from rlexp.errors import StorageError
+from rlexp.experience.actor import Actor
+from rlexp.experiment.build import make_vector
+from rlexp.state import TrainState
+from rlexp.storage import read_json, write_json
+from rlexp.streams import Stream, derive_seed
+from rlexp.types import EnvSpec, Progress
+
+
+class Result(NamedTuple):
+    """Episodes in their order, n = 0, 1, ..."""
+
+    seeds: list[int]
+    returns: list[float]
+    lengths: list[int]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.returns)
+
+    @property
+    def std(self) -> float:
+        """Over episodes; 0 for a single one."""
+        return statistics.pstdev(self.returns)
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "eval/return": self.mean,
+            "eval/return_std": self.std,
+            "eval/length": statistics.fmean(self.lengths),
+            "eval/episodes": float(len(self.returns)),
+        }
+
+
+class Evaluator:
+    """Evaluates the weights of a train state.
+
+    Args:
+        config: the checked configuration; its `evaluation` node must not be none.
+        directory: where results are cached; None: nowhere.
+    """
+
+    def __init__(self, config: Mapping[str, Any], spec: EnvSpec, actor: Actor, directory: Path | None) -> None:
+        self._settings = config["evaluation"]
+        self._config = config
+        self._spec = spec
+        self._actor = actor
+        self._directory = directory
+
+    def evaluate(self, state: TrainState, episodes: int, policy: str | None = None) -> Result:
+        """Run `episodes` episodes, or read those of them that are known for these very weights."""
+        policy = policy or self._settings["policy"]
+        path = self._cache(state, policy)
+        known = _read(path)
+        if len(known.returns) < episodes:
+            known = self._run(state.progress, episodes, explore=policy == "sampled")
+            if path is not None:
+                columns = {"seed": known.seeds, "return": known.returns, "length": known.lengths}
+                write_json(path, {"policy": policy, "env": self._spec.id, "episodes": columns})
+        return Result(*(column[:episodes] for column in known))
+
+    def _cache(self, state: TrainState, policy: str) -> Path | None:
+        if self._directory is None:
+            return None
+        digest = hashlib.sha256(repr((self._spec, self._config["env"]["kwargs"], policy, self._settings["seed"])).encode())
+        for name, values in sorted(state.weights().items()):
+            digest.update(name.encode() + values.numpy().tobytes())
+        return self._directory / f"{digest.hexdigest()[:16]}.json"
+
+    def _run(self, progress: Progress, episodes: int, *, explore: bool) -> Result:
+        """Environment i plays episodes i, i + B, i + 2 B, ...; episodes beyond the last are not counted."""
+        num_envs = min(episodes, self._settings["num_envs"])
+        seed, noise = self._settings["seed"], self._actor.noise
+
+        def number(i: int, k: int) -> int:
+            return i + num_envs * k
+
+        vector = make_vector(self._config, self._spec, num_envs, lambda i, k: derive_seed(seed, "evaluation", number(i, k)))
+        streams = [Stream(seed, "evaluation noise", i) for i in range(num_envs)]
+        found: dict[int, Episode] = {}
+        randomness = np.zeros((num_envs, noise.size), np.float32)
+        try:
+            vector.start()
+            with torch.inference_mode():
+                while len(found) < episodes:
+                    if explore:
+                        randomness = np.stack([stream.noise(noise) for stream in streams])
+                    vector.step(self._actor(vector.observation, randomness, progress, explore=explore))
+                    for episode in vector.drain_finished():
+                        n = number(episode.env, episode.index)
+                        streams[episode.env] = Stream(seed, "evaluation noise", number(episode.env, episode.index + 1))
+                        if n < episodes:
+                            found[n] = episode
+        finally:
+            vector.close()
+        ordered = [found[n] for n in range(episodes)]
+        return Result([e.seed for e in ordered], [e.episode_return for e in ordered], [e.length for e in ordered])
+
+
+def _read(path: Path | None) -> Result:
+    """What is cached; nothing where the file is missing or damaged (it is then measured again)."""
+    try:
+        columns = read_json(path)["episodes"] if path is not None and path.exists() else {}
+        return Result(list(columns.get("seed", [])), list(columns.get("return", [])), list(columns.get("length", [])))
+    except (StorageError, KeyError, TypeError, AttributeError):
+        return Result([], [], [])
+
+

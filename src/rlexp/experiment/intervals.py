@@ -1,0 +1,37 @@
+"""How often things happen, in environment steps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+INTERVALS = {"logger": 100, "evaluation": 10, "checkpoint": 10}
+"""Group to the number of times that a run of any length logs, evaluates or saves where its interval is null."""
+
+
+def interval_of(config: Mapping[str, Any], group: str) -> int:
+    """The configured interval of a group, or its part of the run."""
+    interval: int | None = config[group]["interval"]
+    return interval if interval is not None else max(1, config["total_env_steps"] // INTERVALS[group])
+
+
+class Every:
+    """Due once at each multiple of `interval`, at the first turn that reaches or passes it.
+
+    Multiples, not distances from the last time: where a turn takes many steps, nothing drifts.
+    """
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+        self.passed = 0
+
+    def due(self, env_steps: int) -> bool:
+        passed = env_steps // self.interval
+        if passed == self.passed:
+            return False
+        self.passed = passed
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"passed": self.passed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.passed = state["passed"]

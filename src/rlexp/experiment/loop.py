@@ -1,0 +1,29 @@
+"""The loop: data, update, feedback, callbacks. It knows no algorithm, environment or logger by name."""
+
+from collections.abc import Sequence
+
+from rlexp.experiment.build import Parts
+from rlexp.types import Callback
+
+
+def train(parts: Parts, callbacks: Sequence[Callback]) -> str:
+    """Run until `total_env_steps` or until a callback asks to stop. Returns why it ended.
+
+    May be called on parts that were loaded from a checkpoint: it goes on where they stand.
+    """
+    state, experience, clock = parts.state, parts.experience, parts.clock
+    while state.progress.env_steps < state.progress.total_env_steps:
+        clock.switch("other")
+        batch = experience.next(parts.actor, state.progress)
+        state.progress = state.progress._replace(env_steps=experience.env_steps)
+        update = None
+        if batch is not None:
+            clock.switch("update")
+            update = parts.algorithm.update(state, batch, state.progress)
+            experience.feedback(state, update)
+        clock.switch("report")
+        for callback in callbacks:
+            reason = callback(state.progress, update, state)
+            if reason is not None:
+                return reason
+    return "all steps taken"

@@ -1,0 +1,105 @@
+"""The callback that turns updates into rows: every `interval` environment steps, what happened since the last row."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlexp.clock import Clock
+from rlexp.errors import NonFiniteError
+from rlexp.experiment.intervals import Every
+from rlexp.experiment.metrics import reduce
+from rlexp.storage import RowLog
+from rlexp.types import Experience, Progress, Update
+
+Row = dict[str, Any]
+Statistics = Callable[[Progress], dict[str, float]]
+
+
+class Rows:
+    """Holds the metrics since the last row, on their device, and appends rows to the log.
+
+    Args:
+        log: where rows go.
+        interval: environment steps between training rows.
+        experience, clock: what they count since the last row.
+        statistics: present values (schedules), asked once a row.
+        listeners: told of each row after it is on the disk.
+    """
+
+    def __init__(
+        self,
+        log: RowLog,
+        interval: int,
+        experience: Experience,
+        clock: Clock,
+        statistics: Statistics,
+        listeners: list[Callable[[Row], None]],
+    ) -> None:
+        self._log = log
+        self._every = Every(interval)
+        self._experience = experience
+        self._clock = clock
+        self._statistics = statistics
+        self._listeners = listeners
+        self._pending: dict[str, list[Tensor]] = {}
+        self._last = (time.perf_counter(), experience.env_steps)
+
+    def __call__(self, progress: Progress, update: Update | None, state: Any) -> str | None:
+        if update is not None:
+            pending = self._pending
+            for name, value in update.metrics.items():
+                pending.setdefault(name, []).append(value)
+        last = progress.env_steps >= progress.total_env_steps
+        if self._every.due(progress.env_steps) or last:
+            self.write_training_row(progress, state)
+        return None
+
+    def write_training_row(self, progress: Progress, state: Any) -> None:
+        """Raises NonFiniteError, after the row is written, where a loss or value is not finite."""
+        row: Row = {name: reduce(name, values) for name, values in self._pending.items()}
+        self._pending = {}
+        row |= self._experience.statistics() | self._statistics(progress)
+        learning_rate = state.learning_rate()
+        if learning_rate is not None:
+            row["optimizer/learning_rate"] = learning_rate
+        self.append("train", progress, row | self._timing(progress))
+        bad = [name for name, value in row.items() if not math.isfinite(value)]
+        if bad:
+            raise NonFiniteError(
+                f"{bad[0]} became {row[bad[0]]} by env_steps={progress.env_steps}; lower optimizer.learning_rate or set "
+                "optimizer.max_grad_norm; the last finite checkpoint is kept"
+            )
+
+    def append(self, kind: str, progress: Progress, values: Row) -> None:
+        """One row, on the disk before this returns."""
+        row = {"kind": kind, "env_steps": progress.env_steps, "updates": progress.updates, **values}
+        self._log.append(row)
+        for listener in self._listeners:
+            listener(row)
+
+    def _timing(self, progress: Progress) -> dict[str, float]:
+        now, (then, steps) = time.perf_counter(), self._last
+        self._last = (now, progress.env_steps)
+        phases = {f"time/{phase}": seconds for phase, seconds in sorted(self._clock.drain().items())}
+        return {"time/fps": (progress.env_steps - steps) / max(now - then, 1e-9), **phases}
+
+    def restart_timing(self, env_steps: int) -> None:
+        """Forget the time before now: what a resumed run did before it was stopped, or an evaluation."""
+        self._clock.drain()
+        self._last = (time.perf_counter(), env_steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rows": self._log.next_seq,
+            "every": self._every.state_dict(),
+            "pending": {name: torch.stack(values) for name, values in self._pending.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._log.cut(state["rows"])
+        self._every.load_state_dict(state["every"])
+        self._pending = {name: list(values.unbind()) for name, values in state["pending"].items()}

@@ -1,0 +1,197 @@
+"""Pairs of settings that cannot work, each a named rule; all are checked before anything is made.
+
+A rule takes the checked configuration, the environment's spec and the resolved parts' classes, and answers with what is
+wrong and what to do, or None. docs/configuration.md lists them, from here.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from rlexp.experiment.intervals import INTERVALS
+from rlexp.networks.torso import observation_kind
+from rlexp.types import EnvSpec
+
+
+class Choice(NamedTuple):
+    """What a rule looks at. `algorithm`, `experience`, ... are classes or functions, None where the group is `none`."""
+
+    config: Mapping[str, Any]
+    spec: EnvSpec
+    algorithm: Any
+    experience: Any
+    estimator: Any
+    network: Any
+
+
+def action_space(c: Choice) -> str | None:
+    """The algorithm acts in another kind of action space than the environment has."""
+    if c.spec.action.kind in c.algorithm.actions:
+        return None
+    return (
+        f"{c.algorithm.__name__} needs {' or '.join(sorted(c.algorithm.actions))} actions, {c.spec.id} has {c.spec.action.kind} "
+        "ones; choose another algorithm or env"
+    )
+
+
+def experience_kind(c: Choice) -> str | None:
+    """The algorithm learns from another kind of batch than the experience gives."""
+    if c.algorithm.learns_from == c.experience.gives:
+        return None
+    return (
+        f"{c.algorithm.__name__} learns from experience={c.algorithm.learns_from}, not {c.experience.gives}; "
+        f"set experience={c.algorithm.learns_from}"
+    )
+
+
+def needs_model(c: Choice) -> str | None:
+    """A sweep needs a finite model, which the environment does not have."""
+    if c.experience.gives != "sweep" or c.spec.has_model:
+        return None
+    return f"{c.algorithm.__name__} sweeps over a finite model and {c.spec.id} has none; try env=frozen_lake"
+
+
+def needed_part(c: Choice) -> str | None:
+    """The algorithm needs a part that is `none`."""
+    for group in sorted(c.algorithm.needs):
+        if c.config[group] is None:
+            return f"{c.algorithm.__name__} needs {group}, which is none; choose {group}=..."
+    return None
+
+
+def unused_part(c: Choice) -> str | None:
+    """A part is chosen that the algorithm does not use: it would have no effect."""
+    for group in ("estimator", "exploration", "network", "optimizer"):
+        if c.config[group] is not None and group not in c.algorithm.needs:
+            return f"{c.algorithm.__name__} does not use {group}; set {group}=none"
+    return None
+
+
+def estimator_input(c: Choice) -> str | None:
+    """The estimator must be given a kind of value that the algorithm does not have."""
+    if c.estimator is None or "estimator" not in c.algorithm.needs:
+        return None
+    kind = getattr(c.estimator, "of", None)
+    if kind in c.algorithm.gives:
+        return None
+    return (
+        f"estimator {c.estimator.__name__} needs {kind or 'an undeclared kind of value'}, {c.algorithm.__name__} gives "
+        f"{', '.join(sorted(c.algorithm.gives))}; choose another estimator"
+    )
+
+
+def estimator_horizon(c: Choice) -> str | None:
+    """An n-step estimator looks further than the rollout is long."""
+    n, length = _get(c, "estimator", "n_step"), _get(c, "experience", "rollout_length")
+    if n is None or length is None or n <= length:
+        return None
+    return f"estimator.n_step={n} is more than experience.rollout_length={length}; lower the first or raise the second"
+
+
+def network_input(c: Choice) -> str | None:
+    """The network does not take the environment's kind of observation."""
+    if c.network is None:
+        return None
+    kind = observation_kind(c.spec.observation)
+    if kind in c.network.takes:
+        return None
+    return (
+        f"network {c.network.__name__} takes {' or '.join(sorted(c.network.takes))} observations, {c.spec.id} gives {kind} "
+        "ones; choose another network or env"
+    )
+
+
+def minibatches(c: Choice) -> str | None:
+    """The samples of a rollout do not divide into minibatches."""
+    count, length = _get(c, "algorithm", "num_minibatches"), _get(c, "experience", "rollout_length")
+    if count is None or length is None:
+        return None
+    samples = length * c.config["experience"]["num_envs"]
+    if samples % count == 0 and samples // count > 1:
+        return None
+    return (
+        f"a rollout has {samples} samples (experience.rollout_length={length} x experience.num_envs="
+        f"{c.config['experience']['num_envs']}), which do not divide into algorithm.num_minibatches={count} of two or more"
+    )
+
+
+def rollout_fits(c: Choice) -> str | None:
+    """One rollout is longer than the whole run."""
+    length, num_envs = _get(c, "experience", "rollout_length"), _get(c, "experience", "num_envs")
+    if length is None or length * num_envs <= c.config["total_env_steps"]:
+        return None
+    return (
+        f"one rollout of {length} x {num_envs} steps is longer than total_env_steps={c.config['total_env_steps']}; "
+        "lower experience.rollout_length or experience.num_envs"
+    )
+
+
+def batch_fits_buffer(c: Choice) -> str | None:
+    """A batch is larger than the buffer it is drawn from."""
+    batch, capacity = _get(c, "experience", "batch_size"), _get(c, "experience", "capacity")
+    if batch is None or capacity is None or batch <= capacity:
+        return None
+    return f"experience.batch_size={batch} is larger than experience.capacity={capacity}; raise the capacity"
+
+
+def collection_divides(c: Choice) -> str | None:
+    """Collected steps do not divide among the environments."""
+    steps, num_envs = _get(c, "experience", "collection_steps"), _get(c, "experience", "num_envs")
+    if steps is None or steps % num_envs == 0:
+        return None
+    return f"experience.collection_steps={steps} does not divide by experience.num_envs={num_envs}"
+
+
+def collection_fits_buffer(c: Choice) -> str | None:
+    """More is collected at a time than the buffer holds."""
+    steps, capacity = _get(c, "experience", "collection_steps"), _get(c, "experience", "capacity")
+    if steps is None or capacity is None or steps <= capacity:
+        return None
+    return f"experience.collection_steps={steps} is more than experience.capacity={capacity}; raise the capacity"
+
+
+def learning_starts_in_time(c: Choice) -> str | None:
+    """Learning would start after the buffer is full or the run is over."""
+    starts, capacity = _get(c, "experience", "learning_starts"), _get(c, "experience", "capacity")
+    total = c.config["total_env_steps"]
+    if starts is None or (starts <= total and (capacity is None or starts <= capacity)):
+        return None
+    return (
+        f"experience.learning_starts={starts} must be at most experience.capacity={capacity} and "
+        f"total_env_steps={total}; lower it"
+    )
+
+
+def interval_fits(c: Choice) -> str | None:
+    """An interval is longer than the run."""
+    total = c.config["total_env_steps"]
+    for group in INTERVALS:
+        interval = (c.config[group] or {}).get("interval")
+        if interval is not None and interval > total:
+            return f"{group}.interval={interval} is longer than the run, total_env_steps={total}; lower it, or null for a part of the run"
+    return None
+
+
+RULES: tuple[Callable[[Choice], str | None], ...] = (
+    action_space,
+    experience_kind,
+    needs_model,
+    needed_part,
+    unused_part,
+    estimator_input,
+    estimator_horizon,
+    network_input,
+    minibatches,
+    rollout_fits,
+    batch_fits_buffer,
+    collection_divides,
+    collection_fits_buffer,
+    learning_starts_in_time,
+    interval_fits,
+)
+
+SPACE_RULES = frozenset({"action_space", "needs_model", "network_input"})
+"""Rules that look at the environment's spaces: they come last where a probe must be started for them."""
+
+
+def _get(c: Choice, group: str, key: str) -> Any:
+    return (c.config[group] or {}).get(key)

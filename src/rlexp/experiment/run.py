@@ -1,0 +1,180 @@
+"""One run from its checked configuration to its result: find or make its folder, continue or begin, train, evaluate."""
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from rlexp.errors import Interrupted, RlexpError
+from rlexp.experiment import wandb_mirror
+from rlexp.experiment.build import Parts, build
+from rlexp.experiment.check import Checked
+from rlexp.experiment.checkpoint import Checkpointer
+from rlexp.experiment.display import Display
+from rlexp.experiment.evaluation import Evaluation
+from rlexp.experiment.evaluator import Evaluator
+from rlexp.experiment.extend import adopt_parent
+from rlexp.experiment.identity import config_hash, human_name, next_run_directory, run_directories
+from rlexp.experiment.intervals import interval_of
+from rlexp.experiment.loop import train
+from rlexp.experiment.provenance import provenance
+from rlexp.experiment.rows import Rows
+from rlexp.experiment.signals import Signals, watched
+from rlexp.storage import RowLog, locked, make_directory, read_json, write_atomic, write_json
+from rlexp.types import Callback, Progress
+
+RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run left: its folder and its results, and whether it had been finished before."""
+
+    directory: Path
+    results: Mapping[str, Any]
+    was_finished: bool
+
+
+def run(checked: Checked, display: Display) -> Outcome:
+    """Begin, continue or recognise the run that a configuration describes.
+
+    Raises RlexpError for what a person must know; the folder's status.json says the same.
+    """
+    directory = choose_directory(checked.config)
+    make_directory(directory)
+    with locked(directory):
+        status = read_status(directory)
+        if status.get("state") == FINISHED:
+            return Outcome(directory, status.get("results", {}), was_finished=True)
+        torch.set_num_threads(checked.config["execution"]["threads"])
+        _describe(checked, directory)
+        write_json(directory / "status.json", {"state": RUNNING})
+        mirror = wandb_mirror.start(directory, checked.config)
+        try:
+            with watched() as signals:
+                results = _train_and_evaluate(checked, directory, signals, display)
+        except BaseException as error:
+            _record_failure(directory, error)
+            raise
+        else:
+            write_json(directory / "status.json", {"state": FINISHED, "exit_code": 0, "results": results})
+        finally:
+            display.close()
+            wandb_mirror.wait(mirror)
+    return Outcome(directory, results, was_finished=False)
+
+
+def choose_directory(config: Mapping[str, Any]) -> Path:
+    """The newest run of this experiment and seed, or a new folder where there is none or `restart` asks for one."""
+    existing = run_directories(config)
+    return existing[-1] if existing and not config["restart"] else next_run_directory(config)
+
+
+def read_status(directory: Path) -> dict[str, Any]:
+    path = directory / "status.json"
+    status: dict[str, Any] = read_json(path) if path.exists() else {}
+    return status
+
+
+def _describe(checked: Checked, directory: Path) -> None:
+    """config.yaml and run.json, written once: a continued run keeps what it was begun with."""
+    for folder in ("checkpoints", "weights", "evaluations"):
+        make_directory(directory / folder)
+    if not (directory / "config.yaml").exists():
+        write_atomic(directory / "config.yaml", yaml.safe_dump(checked.config, sort_keys=False))
+    if not (directory / "run.json").exists():
+        config = checked.config
+        identity = {
+            "name": human_name(checked.overrides, config["seed"]),
+            "group": config_hash(config),
+            "seed": config["seed"],
+            "overrides": list(checked.overrides),
+            "wandb_id": wandb_mirror.new_id(),
+            "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        write_json(directory / "run.json", identity | provenance(sys.argv, torch.device(config["device"])))
+
+
+def _train_and_evaluate(checked: Checked, directory: Path, signals: Signals, display: Display) -> dict[str, Any]:
+    config = checked.config
+    log = RowLog(directory / "rows.jsonl")
+    parts = build(config, checked.spec, checked.schema)
+    try:
+        rows = _make_rows(checked, parts, log, display)
+        evaluation = _make_evaluation(checked, parts, rows, directory)
+        checkpointer = _make_checkpointer(config, directory, parts, rows, evaluation)
+        adopt_parent(config, directory)
+        _load(directory, checkpointer, log, parts, rows, display)
+        callbacks: list[Callback] = [rows, *([evaluation] if evaluation else []), checkpointer, display, signals]
+        if hasattr(parts.experience, "converged"):
+            callbacks.append(lambda progress, update, state: "converged" if parts.experience.converged else None)  # type: ignore[attr-defined]
+        train(parts, callbacks)
+        checkpointer.save(parts.state.progress, parts.state)
+        if signals.received is not None:
+            raise signals.error(f"saved at env_steps={parts.state.progress.env_steps}")
+        signals.at_once = True
+        display.say("evaluating")
+        return evaluation.finish(parts.state) if evaluation else {}
+    finally:
+        parts.close()
+        log.close()
+
+
+def _make_rows(checked: Checked, parts: Parts, log: RowLog, display: Display) -> Rows:
+    def statistics(progress: Progress) -> dict[str, float]:
+        return parts.algorithm.statistics(checked.spec, progress)
+
+    interval = interval_of(checked.config, "logger")
+    return Rows(log, interval, parts.experience, parts.clock, statistics, [display.row])
+
+
+def _make_evaluation(checked: Checked, parts: Parts, rows: Rows, directory: Path) -> Evaluation | None:
+    settings = checked.config["evaluation"]
+    if settings is None:
+        return None
+    evaluator = Evaluator(checked.config, checked.spec, parts.actor, directory / "evaluations")
+    return Evaluation(evaluator, settings, interval_of(checked.config, "evaluation"), rows, directory / "weights")
+
+
+def _make_checkpointer(
+    config: Mapping[str, Any], directory: Path, parts: Parts, rows: Rows, evaluation: Evaluation | None
+) -> Checkpointer:
+    held = {"state": parts.state, "experience": parts.experience, "rows": rows}
+    if evaluation is not None:
+        held["evaluation"] = evaluation
+    interval = interval_of(config, "checkpoint")
+    return Checkpointer(directory / "checkpoints", held, interval, config["checkpoint"]["keep"])
+
+
+def _load(
+    directory: Path, checkpointer: Checkpointer, log: RowLog, parts: Parts, rows: Rows, display: Display
+) -> None:
+    path, damaged = checkpointer.load_newest()
+    for line in damaged:
+        display.say(f"passed over a damaged checkpoint: {line}")
+    if path is None:
+        log.cut(0)
+    else:
+        display.say(f"continuing {directory} from env_steps={parts.state.progress.env_steps}")
+        if parts.vector is not None and parts.vector.inexact:
+            display.say(
+                f"environments {parts.vector.inexact} do not repeat themselves from their seeds: their episodes begin anew, "
+                "and this run is no longer exact"
+            )
+    rows.restart_timing(parts.state.progress.env_steps)
+
+
+def _record_failure(directory: Path, error: BaseException) -> None:
+    """status.json says how a run ended, also where the reason is a bug; a full disk must not hide that reason."""
+    code = error.code if isinstance(error, RlexpError) else 1
+    state = INTERRUPTED if isinstance(error, (Interrupted, KeyboardInterrupt)) else FAILED
+    message = " ".join(str(error).split()) or type(error).__name__
+    try:
+        write_json(directory / "status.json", {"state": state, "exit_code": code, "error": message})
+    except RlexpError:
+        pass
