@@ -1,8 +1,8 @@
 """The one module that writes: rows, checkpoints, small files, locks.
 
-Everything on disk is either appended and flushed (rows) or made elsewhere, synced and renamed (the rest), so a process
-killed at any instant leaves the old version or the new one. A checkpoint is a tree of plain values and arrays: arrays in
-a safetensors file, the rest as JSON, and a manifest with a digest of each. No pickle: loading a file runs no code.
+Everything on disk is either appended and flushed (rows) or made elsewhere, synced and renamed (the rest), so a
+process killed at any instant leaves the old version or the new one. A checkpoint is a tree of plain values and arrays:
+arrays in a safetensors file, the rest as JSON, and a manifest with a digest of each. No pickle: loading runs no code.
 """
 
 import contextlib
@@ -17,16 +17,17 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import safetensors
-import safetensors.torch
-import torch
 
 from rlexp.errors import StorageError
 
+if TYPE_CHECKING:  # checkpoints alone need torch: who reads rows or small files does not wait seconds for its import
+    import torch
+
 FORMAT = 1
+ASIDE = ".replaced-"
 
 before_operation: Callable[[str, Path], None] | None = None
 """Called before each write, fsync, rename and removal; tests set it to kill or fail at the n-th."""
@@ -167,7 +168,7 @@ class RowLog:
         with _as_storage_error(self.path), open(self.path, "rb") as file:
             for number in range(num_rows):
                 if parse_row(file.readline()) is None:
-                    raise StorageError(f"{self.path}: row {number} of the {num_rows} that the checkpoint counts is damaged")
+                    raise StorageError(f"{self.path}: row {number} of {num_rows} before the checkpoint is damaged")
             _operation("truncate", self.path)
             os.truncate(self.path, file.tell())
             os.fsync(self._descriptor)
@@ -215,8 +216,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def save_tree(directory: Path, tree: dict[str, Any]) -> str:
     """Write nested dicts and lists of plain values, NumPy arrays and tensors as a new directory, all or nothing.
 
-    Returns the SHA-256 of the manifest. An existing directory of that name is replaced.
+    Returns the SHA-256 of the manifest. An existing directory of that name is replaced: a directory cannot be renamed
+    over another, so the old one is set aside first, where `load_tree` still finds it.
     """
+    import safetensors.torch
+
     arrays: dict[str, torch.Tensor] = {}
     files = {
         "tree.json": json.dumps(_split(tree, arrays), allow_nan=False).encode(),
@@ -233,13 +237,16 @@ def save_tree(directory: Path, tree: dict[str, Any]) -> str:
                 _write_synced(temporary / name, data)
             _sync_directory(temporary)
             if directory.exists():
-                remove(directory)
-            _operation("rename", directory)
-            os.rename(temporary, directory)
+                remove(_set_aside(directory))
+                _rename(directory, _set_aside(directory))
+            _rename(temporary, directory)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
+            if not directory.exists() and _set_aside(directory).exists():
+                os.rename(_set_aside(directory), directory)
             raise
         _sync_directory(directory.parent)
+        remove(_set_aside(directory))
     return hashlib.sha256(manifest).hexdigest()
 
 
@@ -248,6 +255,10 @@ def load_tree(directory: Path) -> dict[str, Any]:
 
     Digests are checked before anything is parsed. Raises StorageError, one line, for whatever is damaged or foreign.
     """
+    import safetensors.torch
+
+    if not directory.exists() and _set_aside(directory).exists():
+        directory = _set_aside(directory)
     manifest = read_json(directory / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
@@ -268,15 +279,33 @@ def load_tree(directory: Path) -> dict[str, Any]:
 
 
 def reap_unfinished(directory: Path) -> None:
-    """Remove what a killed save left behind."""
+    """Remove what a killed save left behind, and put back what it had set aside."""
     for leftover in directory.glob(".saving-*"):
         remove(leftover)
+    for old in directory.glob(f"{ASIDE}*"):
+        replaced = directory / old.name.removeprefix(ASIDE)
+        if replaced.exists():
+            remove(old)
+        else:
+            with _as_storage_error(replaced):
+                _rename(old, replaced)
 
 
-def _split(value: Any, arrays: dict[str, torch.Tensor]) -> Any:
+def _set_aside(directory: Path) -> Path:
+    return directory.with_name(ASIDE + directory.name)
+
+
+def _rename(source: Path, destination: Path) -> None:
+    _operation("rename", destination)
+    os.rename(source, destination)
+
+
+def _split(value: Any, arrays: "dict[str, torch.Tensor]") -> Any:
     """The tree with each array replaced by a reference into `arrays`."""
+    import torch
+
     if isinstance(value, dict):
-        return {"d": [[key, _split(item, arrays)] for key, item in value.items()]}
+        return {"d": [[_key(key), _split(item, arrays)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
         return {"l": [_split(item, arrays) for item in value]}
     if isinstance(value, (np.ndarray, torch.Tensor)):
@@ -285,13 +314,13 @@ def _split(value: Any, arrays: dict[str, torch.Tensor]) -> Any:
         arrays[name] = tensor.cpu().contiguous().clone()
         return {"a" if isinstance(value, np.ndarray) else "t": name}
     if isinstance(value, float) and not math.isfinite(value):
-        return {"f": repr(value)}
+        return {"f": repr(float(value))}  # a NumPy number writes its type
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a checkpoint holds plain values and arrays, not {type(value).__name__}")
 
 
-def _join(value: Any, arrays: dict[str, torch.Tensor]) -> Any:
+def _join(value: Any, arrays: "dict[str, torch.Tensor]") -> Any:
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
@@ -306,7 +335,7 @@ def _join(value: Any, arrays: dict[str, torch.Tensor]) -> Any:
 
 def _key(key: Any) -> Any:
     if not isinstance(key, (str, int)):
-        raise ValueError("a key that is neither text nor a number")
+        raise TypeError(f"a key of a checkpoint is text or a whole number, not {type(key).__name__}")
     return key
 
 

@@ -1,8 +1,9 @@
 """One run from its checked configuration to its result: find or make its folder, continue or begin, train, evaluate."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ import torch
 import yaml
 
 from rlexp.errors import Interrupted, RlexpError
-from rlexp.experiment import wandb_mirror
 from rlexp.experiment.build import Parts, build
 from rlexp.experiment.check import Checked
-from rlexp.experiment.checkpoint import Checkpointer
+from rlexp.experiment.checkpoint import Checkpointer, Stateful
 from rlexp.experiment.display import Display
 from rlexp.experiment.evaluation import Evaluation
 from rlexp.experiment.evaluator import Evaluator
@@ -23,8 +23,9 @@ from rlexp.experiment.identity import config_hash, human_name, next_run_director
 from rlexp.experiment.intervals import interval_of
 from rlexp.experiment.loop import train
 from rlexp.experiment.provenance import provenance
-from rlexp.experiment.rows import Rows
+from rlexp.experiment.rows import Row, Rows
 from rlexp.experiment.signals import Signals, watched
+from rlexp.experiment.wandb_mirror import Mirror, new_id
 from rlexp.storage import RowLog, locked, make_directory, read_json, write_atomic, write_json
 from rlexp.types import Callback, Progress
 
@@ -54,10 +55,10 @@ def run(checked: Checked, display: Display) -> Outcome:
         torch.set_num_threads(checked.config["execution"]["threads"])
         _describe(checked, directory)
         write_json(directory / "status.json", {"state": RUNNING})
-        mirror = wandb_mirror.start(directory, checked.config)
+        mirror = Mirror(directory, checked.config["logger"]["wandb"], display.say)
         try:
             with watched() as signals:
-                results = _train_and_evaluate(checked, directory, signals, display)
+                results = _train_and_evaluate(checked, directory, signals, display, mirror)
         except BaseException as error:
             _record_failure(directory, error)
             raise
@@ -65,7 +66,7 @@ def run(checked: Checked, display: Display) -> Outcome:
             write_json(directory / "status.json", {"state": FINISHED, "exit_code": 0, "results": results})
         finally:
             display.close()
-            wandb_mirror.wait(mirror)
+            mirror.wait()
     return Outcome(directory, results, was_finished=False)
 
 
@@ -94,28 +95,31 @@ def _describe(checked: Checked, directory: Path) -> None:
             "group": config_hash(config),
             "seed": config["seed"],
             "overrides": list(checked.overrides),
-            "wandb_id": wandb_mirror.new_id(),
+            "wandb_id": new_id(),
             "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         write_json(directory / "run.json", identity | provenance(sys.argv, torch.device(config["device"])))
 
 
-def _train_and_evaluate(checked: Checked, directory: Path, signals: Signals, display: Display) -> dict[str, Any]:
+def _train_and_evaluate(
+    checked: Checked, directory: Path, signals: Signals, display: Display, mirror: Mirror
+) -> dict[str, Any]:
     config = checked.config
+    adopt_parent(config, directory)
     log = RowLog(directory / "rows.jsonl")
     parts = build(config, checked.spec, checked.schema)
     try:
-        rows = _make_rows(checked, parts, log, display)
+        rows = _make_rows(checked, parts, log, [display.row, mirror.row])
         evaluation = _make_evaluation(checked, parts, rows, directory)
         checkpointer = _make_checkpointer(config, directory, parts, rows, evaluation)
-        adopt_parent(config, directory)
-        _load(directory, checkpointer, log, parts, rows, display)
+        if _load(directory, checkpointer, log, parts, display):
+            for part in (rows, checkpointer, *([evaluation] if evaluation else [])):
+                part.resume(parts.state.progress.env_steps)
+        mirror.start()  # after the cut: from here on rows only come
         callbacks: list[Callback] = [rows, *([evaluation] if evaluation else []), checkpointer, display, signals]
-        if hasattr(parts.experience, "converged"):
-            callbacks.append(lambda progress, update, state: "converged" if parts.experience.converged else None)  # type: ignore[attr-defined]
-        train(parts, callbacks)
+        stopped = train(parts, callbacks)
         checkpointer.save(parts.state.progress, parts.state)
-        if signals.received is not None:
+        if stopped is not None:
             raise signals.error(f"saved at env_steps={parts.state.progress.env_steps}")
         signals.at_once = True
         display.say("evaluating")
@@ -125,12 +129,12 @@ def _train_and_evaluate(checked: Checked, directory: Path, signals: Signals, dis
         log.close()
 
 
-def _make_rows(checked: Checked, parts: Parts, log: RowLog, display: Display) -> Rows:
+def _make_rows(checked: Checked, parts: Parts, log: RowLog, listeners: list[Callable[[Row], None]]) -> Rows:
     def statistics(progress: Progress) -> dict[str, float]:
         return parts.algorithm.statistics(checked.spec, progress)
 
     interval = interval_of(checked.config, "logger")
-    return Rows(log, interval, parts.experience, parts.clock, statistics, [display.row])
+    return Rows(log, interval, parts.experience, parts.clock, statistics, listeners)
 
 
 def _make_evaluation(checked: Checked, parts: Parts, rows: Rows, directory: Path) -> Evaluation | None:
@@ -144,29 +148,29 @@ def _make_evaluation(checked: Checked, parts: Parts, rows: Rows, directory: Path
 def _make_checkpointer(
     config: Mapping[str, Any], directory: Path, parts: Parts, rows: Rows, evaluation: Evaluation | None
 ) -> Checkpointer:
-    held = {"state": parts.state, "experience": parts.experience, "rows": rows}
+    held: dict[str, Stateful] = {"state": parts.state, "experience": parts.experience, "rows": rows}
     if evaluation is not None:
         held["evaluation"] = evaluation
     interval = interval_of(config, "checkpoint")
     return Checkpointer(directory / "checkpoints", held, interval, config["checkpoint"]["keep"])
 
 
-def _load(
-    directory: Path, checkpointer: Checkpointer, log: RowLog, parts: Parts, rows: Rows, display: Display
-) -> None:
+def _load(directory: Path, checkpointer: Checkpointer, log: RowLog, parts: Parts, display: Display) -> bool:
+    """Whether there was a checkpoint to go on from."""
     path, damaged = checkpointer.load_newest()
     for line in damaged:
         display.say(f"passed over a damaged checkpoint: {line}")
     if path is None:
         log.cut(0)
-    else:
-        display.say(f"continuing {directory} from env_steps={parts.state.progress.env_steps}")
-        if parts.vector is not None and parts.vector.inexact:
-            display.say(
-                f"environments {parts.vector.inexact} do not repeat themselves from their seeds: their episodes begin anew, "
-                "and this run is no longer exact"
-            )
-    rows.restart_timing(parts.state.progress.env_steps)
+        return False
+    parts.state.progress = parts.state.progress._replace(env_steps=parts.experience.env_steps)
+    display.say(f"continuing {directory} from env_steps={parts.state.progress.env_steps}")
+    if parts.vector is not None and parts.vector.inexact:
+        display.say(
+            f"environments {parts.vector.inexact} do not repeat themselves from their seeds: their episodes begin "
+            "anew, and this run is no longer exact"
+        )
+    return True
 
 
 def _record_failure(directory: Path, error: BaseException) -> None:
@@ -174,7 +178,5 @@ def _record_failure(directory: Path, error: BaseException) -> None:
     code = error.code if isinstance(error, RlexpError) else 1
     state = INTERRUPTED if isinstance(error, (Interrupted, KeyboardInterrupt)) else FAILED
     message = " ".join(str(error).split()) or type(error).__name__
-    try:
+    with contextlib.suppress(RlexpError):
         write_json(directory / "status.json", {"state": state, "exit_code": code, "error": message})
-    except RlexpError:
-        pass

@@ -1,0 +1,310 @@
+"""The W&B mirror, read back with W&B's own reader, and against loopback servers: one that answers, one that hangs.
+
+Runs are tiny and in this process where they are not to be killed.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlexp.cli import main as rlexp_cli
+from rlexp.cli import sync as sync_cli
+from rlexp.errors import ConfigError, NonFiniteError, ResourceError, StorageError
+from rlexp.experiment import wandb_mirror, wandb_process
+from rlexp.storage import RowLog, locked, read_json, read_rows, write_json
+from tests.experiment.wandb_server import answering_server
+
+TINY = ["env=probe_1", "algorithm=ppo", "experience.rollout_length=16", "evaluation.final_episodes=2"]
+TINY += ["evaluation.episodes=1", "algorithm.num_epochs=1", "algorithm.num_minibatches=1", "display=plain"]
+KEY = "0123456789" * 4
+ADDED_BY_WANDB = ("_runtime", "_step", "_timestamp")
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No key, no settings and no server of the person who runs the tests, and none of an earlier test."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    for name in set(os.environ) - set(clean):
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("NETRC", str(home / "no-netrc"))
+    for name in wandb_process.QUIET:  # set by what is tested: put back afterwards
+        monkeypatch.setenv(name, wandb_process.QUIET[name])
+    yield
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()  # W&B keeps the environment that it saw first
+
+
+def run_of(outputs: Path) -> Path:
+    (status,) = outputs.glob("*/*/*/run.json")
+    return status.parent
+
+
+def rlexp(outputs: Path, *overrides: str) -> Path:
+    rlexp_cli.command([*TINY, f"outputs={outputs}", "total_env_steps=512", *overrides])
+    return run_of(outputs)
+
+
+def wandb_folders(outputs: Path) -> list[Path]:
+    return sorted((outputs / "wandb").glob("*run-*"))
+
+
+def inspect(folder: Path) -> dict[str, Any]:
+    """What `wandb leet inspect` reads: the run's record, the rows as they were logged, the exit code."""
+    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    (run,) = (record["run"] for record in records if record["type"] == "run")
+    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+    metrics = [record["metric"] for record in records if record["type"] == "metric"]
+    exits = [record["exit"].get("exit_code", 0) for record in records if record["type"] == "exit"]
+    return {"run": run, "rows": [without(row, *ADDED_BY_WANDB) for row in rows], "metrics": metrics, "exits": exits}
+
+
+def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in names}
+
+
+def untimed(directory: Path) -> list[dict[str, Any]]:
+    """The training rows but for their times."""
+    rows = read_rows(directory / "rows.jsonl")
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 40.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+    return value
+
+
+def mirrored(directory: Path) -> dict[str, Any] | None:
+    """wandb.json once the mirror has ended."""
+    path = directory / "wandb.json"
+    heard = read_json(path) if path.exists() else {}
+    return heard if "exit_code" in heard or "error" in heard else None
+
+
+@contextlib.contextmanager
+def hanging_server() -> Iterator[str]:
+    """A server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+# ------------------------------------------------------------------------------------------------------------- offline
+
+
+def test_finished_run_is_mirrored_whole_and_can_be_made_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = rlexp(tmp_path / "o", "tags=[mine]", "seed=3")
+    without_wandb = rlexp(tmp_path / "local", "logger=local", "seed=3")
+    assert not (tmp_path / "local" / "wandb").exists()
+    assert untimed(directory) == untimed(without_wandb) != []
+    assert "W&B: offline" in capsys.readouterr().err
+    facts, rows = read_json(directory / "run.json"), read_rows(directory / "rows.jsonl")
+    (folder,) = wandb_folders(tmp_path / "o")
+    seen = inspect(folder)
+    assert seen["run"]["run_group"] == facts["group"] == directory.parent.name
+    assert seen["run"]["display_name"] == facts["name"]
+    assert seen["run"]["run_id"] == facts["wandb_id"]
+    assert seen["run"]["project"] == "rlexp"
+    assert seen["run"]["tags"] == ["ppo", "rlexp/Probe1-v0", "mine"]
+    config = seen["run"]["config"]["update"]
+    assert config["seed"] == 3
+    assert config["experience"]["rollout_length"] == 16
+    assert config["algorithm"]["gamma"] > 0
+    assert seen["rows"] == rows
+    assert {"name": "env_steps", "options": {"defined": True}} in seen["metrics"]
+    assert any(m.get("glob_name") == "*" and m["step_metric"] == "env_steps" for m in seen["metrics"])
+    assert seen["exits"] == [0]
+
+    capsys.readouterr()
+    assert sync_cli.command(["--mode", "offline", str(directory)]) == 0
+    assert f"{directory}: {len(rows)} rows, finished, offline" in capsys.readouterr().out
+    (again,) = wandb_folders(tmp_path / "o")
+    assert again != folder
+    made_anew = inspect(again)
+    assert {key: made_anew[key] for key in ("rows", "metrics", "exits")} == {
+        key: seen[key] for key in ("rows", "metrics", "exits")
+    }
+    assert without(made_anew["run"], "start_time", "telemetry") == without(seen["run"], "start_time", "telemetry")
+
+
+def test_wandb_mode_disabled_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr(subprocess, "Popen", lambda *given, **named: pytest.fail("a process was started"))
+    mirror = wandb_mirror.Mirror(tmp_path, {"mode": "auto", "project": "p", "entity": None}, pytest.fail)
+    mirror.start()
+    mirror.row({})
+    mirror.wait()
+
+
+def test_a_mirror_that_cannot_start_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any, **named: Any) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    said: list[str] = []
+    mirror = wandb_mirror.Mirror(tmp_path, {"mode": "auto", "project": "p", "entity": None}, said.append)
+    mirror.start()
+    mirror.row({})
+    mirror.wait()
+    assert len(said) == 1
+    assert "W&B: not mirrored" in said[0]
+    assert "Resource temporarily unavailable" in said[0]
+
+
+def test_killed_run_is_failed_and_its_continuation_is_one_whole_run(tmp_path: Path) -> None:
+    outputs = tmp_path / "o"
+    overrides = [*TINY, f"outputs={outputs}", "total_env_steps=3_000", "logger.interval=200", "checkpoint.interval=400"]
+    slow = "import sys, time; from rlexp.experiment.rows import Rows; write = Rows.write_training_row\n"
+    slow += "def slowly(*given): time.sleep(0.2); write(*given)\n"
+    slow += "Rows.write_training_row = slowly\nfrom rlexp.cli.main import main; main()"
+    process = subprocess.Popen([sys.executable, "-c", slow, *overrides], stderr=subprocess.DEVNULL)
+    wait_for(lambda: list(outputs.glob("*/*/*/rows.jsonl")))
+    directory = run_of(outputs)
+    wait_for(lambda: len(read_rows(directory / "rows.jsonl")) >= 4)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert wait_for(lambda: mirrored(directory))["exit_code"] != 0
+    (folder,) = wandb_folders(outputs)
+    seen = inspect(folder)
+    assert seen["rows"] == read_rows(directory / "rows.jsonl")
+    assert seen["exits"] == [wandb_process.UNKNOWN_END]
+
+    rlexp_cli.command(overrides)
+    (whole,) = wandb_folders(outputs)
+    assert whole != folder
+    seen = inspect(whole)
+    assert seen["rows"] == read_rows(directory / "rows.jsonl")
+    assert [row["seq"] for row in seen["rows"]] == list(range(len(seen["rows"])))
+    assert seen["exits"] == [0]
+
+
+def test_failed_run_is_failed_and_what_is_not_finite_stays_so(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError):
+        rlexp(tmp_path, "optimizer.learning_rate=1e30", "optimizer.max_grad_norm=null", "algorithm.num_epochs=10")
+    rows = read_rows(run_of(tmp_path) / "rows.jsonl")
+    (folder,) = wandb_folders(tmp_path)
+    seen = inspect(folder)
+    assert seen["exits"] == [NonFiniteError.code]
+    assert any(value == "NaN" for row in rows for value in row.values())
+    assert seen["rows"] == rows  # the reader writes them as the rows do
+
+
+def test_rows_that_are_not_finite_are_logged_as_numbers() -> None:
+    numbers = wandb_process._as_numbers({"a": "NaN", "b": "-Infinity", "kind": "train", "seq": 0, "l": [1]})
+    assert math.isnan(numbers.pop("a"))
+    assert numbers == {"b": -math.inf, "kind": "train", "seq": 0, "l": [1]}
+
+
+def test_follower_reads_each_row_once_and_waits_for_a_torn_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    follower = wandb_process.Follower(path)
+    assert list(follower.new_rows()) == []
+    log = RowLog(path)
+    log.append({"a": 1})
+    log.append({"a": 2})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    assert [row["a"] for row in follower.new_rows()] == [1]
+    path.write_bytes(whole)
+    assert [row["a"] for row in follower.new_rows()] == [2]
+    assert list(follower.new_rows()) == []
+    log.close()
+
+
+# ---------------------------------------------------------------------------------------------------------- rlexp-sync
+
+
+def test_sync_refuses_what_is_no_run_or_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = rlexp(tmp_path / "o", "logger=local")
+    with pytest.raises(ConfigError, match="not the folder of a run"):
+        sync_cli.command([str(directory), str(tmp_path)])
+    assert not (tmp_path / "o" / "wandb").exists()
+    with locked(directory), pytest.raises(StorageError, match="is in use by"):
+        sync_cli.sync(directory, "auto", None, None)
+    monkeypatch.setattr(sync_cli, "PATIENCE", 0.1)
+    with wandb_process.mirror_lock(directory, None), pytest.raises(StorageError, match="another process"):
+        sync_cli.sync(directory, "auto", None, None)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with pytest.raises(ConfigError, match="switched off"):
+        sync_cli.sync(directory, "auto", None, None)
+
+
+# -------------------------------------------------------------------------------------------------------------- online
+
+
+def test_a_server_gets_each_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = rlexp(tmp_path / "o", "logger=local")
+    rows = read_rows(directory / "rows.jsonl")
+    whole = (directory / "rows.jsonl").read_bytes()
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with answering_server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        lines = whole.splitlines(keepends=True)
+        (directory / "rows.jsonl").write_bytes(b"".join(lines[:3]))
+        write_json(directory / "status.json", {"state": "interrupted", "exit_code": 130})
+        assert sync_cli.command(["--mode", "online", str(directory)]) == 0
+        assert server.rows() == rows[:3]
+        assert server.exit_codes == [130]
+        (directory / "rows.jsonl").write_bytes(whole)
+        write_json(directory / "status.json", {"state": "finished", "exit_code": 0})
+        assert sync_cli.command([str(directory)]) == 0
+    assert server.rows() == rows
+    assert server.exit_codes == [130, 0]
+
+
+def test_a_server_that_hangs_delays_neither_training_nor_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    alone = rlexp(tmp_path / "alone", "logger=local")
+    seconds_alone = time.monotonic() - began
+    monkeypatch.setattr(wandb_mirror, "PATIENCE", 2.0)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with hanging_server() as url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        began = time.monotonic()
+        hung = rlexp(tmp_path / "hung", "logger.wandb.mode=online")
+        seconds = time.monotonic() - began
+        match = re.search(r"W&B: process (\d+) goes on", capsys.readouterr().err)
+        assert match is not None
+        assert "libtorch" not in Path(f"/proc/{match[1]}/maps").read_text()
+        os.kill(int(match[1]), signal.SIGKILL)
+    assert read_json(hung / "status.json")["state"] == "finished"
+    assert len(read_rows(hung / "rows.jsonl")) == len(read_rows(alone / "rows.jsonl"))
+    assert seconds < seconds_alone + 2.0 + 3.0  # the bound, and what the process takes to start on a busy machine
+
+
+def test_without_a_server_the_copy_is_made_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = rlexp(tmp_path / "o", "logger=local")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setattr(wandb_process, "INIT_TIMEOUT", 1.0)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    assert sync_cli.command(["--mode", "online", str(directory)]) == ResourceError.code
+    assert "not sent to W&B" in capsys.readouterr().err
+    (folder,) = wandb_folders(tmp_path / "o")
+    assert folder.name.startswith("offline-")
+    assert inspect(folder)["rows"] == read_rows(directory / "rows.jsonl")
