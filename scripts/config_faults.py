@@ -1,0 +1,325 @@
+"""Malformed command lines made from the configurations themselves, and whether each is refused as it should be.
+
+    python scripts/config_faults.py                # all of them, in this process, with a count for each kind
+
+Every one must end with exit code 2 and one line on stderr, in under five seconds, and leave nothing behind. The kinds:
+each key with a typing error (one letter left out, doubled, replaced, or two exchanged; also behind + and ++), each field
+with a wrong type, each bounded field out of its range, each group with an unknown choice, each pair rule.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from rlexp.cli.common import guarded
+from rlexp.cli.check import command
+from rlexp.experiment.compose import compose_jobs
+from rlexp.experiment.schema import config_fields
+from rlexp.experiment.settings import Settings
+from rlexp.experiment.targets import resolve
+from rlexp.ranges import Range
+
+DEADLINE = 5.0
+BASES: dict[str, list[str]] = {
+    "ppo": [],
+    "ppo_n_step": ["estimator=n_step"],
+    "dqn": ["algorithm=dqn"],
+    "value_iteration": ["algorithm=value_iteration", "env=taxi"],
+    "rmsprop": ["optimizer=rmsprop"],
+    "sgd": ["optimizer=sgd"],
+}
+FREE = ("env.declared", "env.kwargs", "optimizer.networks")  # mappings whose keys are not ours to name
+
+
+def needs_q(reward: Any, discount: Any, value: Any, next_value: Any, done: Any, log_rho: Any) -> None:
+    """An estimator that would have to be given action values."""
+
+
+needs_q.of = "action_value"  # type: ignore[attr-defined]
+
+
+class Fault(NamedTuple):
+    kind: str
+    arguments: list[str]
+
+
+def flatten(node: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a configuration by its dotted name, parents too."""
+    for key, value in node.items():
+        path = f"{where}.{key}" if where else key
+        yield path, value
+        if isinstance(value, Mapping) and path not in FREE:
+            yield from flatten(value, path)
+
+
+def typing_errors(word: str, chance: random.Random) -> list[str]:
+    """One neighbour of each kind at edit distance one (two letters exchanged count as one)."""
+    i = chance.randrange(len(word))
+    j = chance.randrange(max(1, len(word) - 1))
+    neighbours = {
+        word[:i] + word[i + 1 :],
+        word[:i] + word[i] + word[i:],
+        word[:i] + ("x" if word[i] != "x" else "y") + word[i + 1 :],
+        word[:j] + word[j + 1 : j + 2] + word[j] + word[j + 2 :],
+    }
+    return sorted(n for n in neighbours if n and n != word and n.replace("_", "a").isalnum() and not n[0].isdigit())
+
+
+def keys_with_errors(seed: int) -> Iterator[Fault]:
+    chance = random.Random(seed)
+    seen = set()
+    for base in BASES.values():
+        config = compose_jobs(base)[0].config
+        siblings: dict[str, set[str]] = {}
+        for path, _ in flatten(config):
+            parent, _, key = path.rpartition(".")
+            siblings.setdefault(parent, set()).add(key)
+        for path, _ in flatten(config):
+            if path in seen:
+                continue
+            seen.add(path)
+            parent, _, key = path.rpartition(".")
+            for wrong in typing_errors(key, chance):
+                if wrong not in siblings[parent]:
+                    name = f"{parent}.{wrong}" if parent else wrong
+                    prefix = chance.choice(["", "+", "++"])
+                    yield Fault("typing error", [*base, f"{prefix}{name}=1"])
+
+
+def wrong_types() -> Iterator[Fault]:
+    """A value of a type that the field does not take, for every field that is not free text."""
+    seen = set()
+    for base in BASES.values():
+        for path, value in flatten(compose_jobs(base)[0].config):
+            if path in seen or path.startswith("env.declared") or path in ("algorithm", "experiment"):
+                continue
+            seen.add(path)
+            if isinstance(value, bool):
+                wrong = ["maybe", "1.5"]
+            elif isinstance(value, (int, float)):
+                wrong = ["abc", "[1]", "true"]
+            elif isinstance(value, list):
+                wrong = ["3", "{a: 1}"]
+            elif isinstance(value, Mapping):
+                wrong = ["[1]"]
+            elif isinstance(value, str):
+                wrong = ["[1]", "{a: 1}"]
+            else:
+                wrong = ["[1, 2]"]
+            for text in wrong:
+                yield Fault("wrong type", [*base, f"++{path}={text}"])
+
+
+def out_of_range() -> Iterator[Fault]:
+    """Values beyond each end of every declared range."""
+    seen = set()
+    for base in BASES.values():
+        for path, limits in ranges(compose_jobs(base)[0].config):
+            if path not in seen:
+                seen.add(path)
+                low = limits.low if limits.open_low else limits.low - 1
+                yield Fault("out of range", [*base, f"{path}={low:g}"])
+                if limits.high != float("inf"):
+                    yield Fault("out of range", [*base, f"{path}={limits.high + 1:g}"])
+
+
+def ranges(config: Mapping[str, Any]) -> Iterator[tuple[str, Range]]:
+    """Every bounded field that a configuration holds, by its dotted name."""
+
+    def walk(node: Any, hint: Any, where: str) -> Iterator[tuple[str, Range]]:
+        annotated = get_origin(hint) is Annotated
+        limits = next((extra for extra in get_args(hint)[1:] if isinstance(extra, Range)), None) if annotated else None
+        inner = get_args(hint)[0] if annotated else hint
+        if isinstance(node, Mapping):
+            for key, field in fields(node, inner, where).items():
+                if key in node:
+                    yield from walk(node[key], field, f"{where}.{key}" if where else key)
+        elif limits is not None:
+            yield where, limits
+        elif get_origin(inner) in (Union, UnionType):
+            for option in get_args(inner):
+                yield from walk(node, option, where)
+
+    def fields(node: Mapping[str, Any], hint: Any, where: str) -> dict[str, Any]:
+        if "_target_" in node:
+            return {key: field for key, (field, _) in config_fields(resolve(node["_target_"], where)).items()}
+        kinds = [kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind)]
+        return get_type_hints(kinds[0], include_extras=True) if kinds else {}
+
+    yield from walk(config, Settings, "")
+
+
+def unknown_choices() -> Iterator[Fault]:
+    for group in ("algorithm", "env", "experience", "estimator", "exploration", "network", "optimizer", "evaluation"):
+        yield Fault("unknown choice", [f"{group}=nonsense"])
+    for group in ("logger", "execution", "debug", "experiment"):
+        yield Fault("unknown choice", [f"{group}=nonsense"])
+    for typo in ("algorithm=pp", "algorithm=dqnn", "env=cartpol", "network=mpl", "experiment=dqn_cartpol"):
+        yield Fault("unknown choice", [typo])
+
+
+PAIRS: dict[str, list[list[str]]] = {
+    "action_space": [["algorithm=dqn", "env=pendulum"], ["algorithm=dqn", "env.id=MountainCarContinuous-v0"]],
+    "experience_kind": [["experience=replay"], ["algorithm=dqn", "experience=rollout"], ["experience=sweep"]],
+    "needs_model": [["algorithm=value_iteration"], ["algorithm=value_iteration", "env=acrobot"]],
+    "needed_part": [["estimator=none"], ["network=none"], ["optimizer=none"], ["algorithm=dqn", "exploration=none"]],
+    "unused_part": [["exploration=epsilon_greedy"], ["algorithm=dqn", "estimator=gae"]],
+    "estimator_input": [["++plugins=[config_faults]", "estimator._target_=config_faults.needs_q", "~estimator.lambda_"]],
+    "estimator_horizon": [["estimator=n_step", "estimator.n_step=126"]],
+    "network_input": [["network=table"], ["algorithm=dqn", "network=table", "env=acrobot"]],
+    "minibatches": [["algorithm.num_minibatches=3"], ["algorithm.num_minibatches=1000"], ["experience.num_envs=1", "algorithm.num_minibatches=3"]],
+    "rollout_fits": [["total_env_steps=999"], ["experience.rollout_length=100000"]],
+    "batch_fits_buffer": [["algorithm=dqn", "experience.batch_size=10001"]],
+    "collection_divides": [["algorithm=dqn", "experience.num_envs=3"]],
+    "collection_fits_buffer": [["algorithm=dqn", "experience.collection_steps=20000", "total_env_steps=1000000"]],
+    "learning_starts_in_time": [
+        ["algorithm=dqn", "experience.learning_starts=200000", "experience.capacity=300000"],
+        ["algorithm=dqn", "experience.learning_starts=10001"],
+    ],
+    "interval_fits": [
+        ["evaluation.interval=100001"],
+        ["checkpoint.interval=100001"],
+        ["logger.interval=100001"],
+    ],
+}
+"""Command lines that break one pair rule each, by the rule's name."""
+
+OTHERS = [
+    ["seed=0,1"],
+    ["seed"],
+    ["--nonsense"],
+    ["algorithm=[1"],
+    ["algorithm=null"],
+    ["~algorithm"],
+    ["~algorithm.gamma"],
+    ["device=abacus"],
+    ["env.id=Nonsense-v0"],
+    ["env.id=Blackjack-v1"],
+    ["env.id=CliffWalking-v1", "env.time_limit=null"],
+    ["hydra.nonsense=1"],
+    ["hydra/launcher=nonsense"],
+    ["algorithm._target_=os.system"],
+    ["network._target_=rlexp.functional.exploration.EpsilonGreedy", "++network.epsilon=0.1", "~network.hidden", "~network.activation"],
+    ["estimator._target_=rlexp.functional.schedules.constant", "~estimator.lambda_", "++estimator.value=1"],
+    ["algorithm._target_=torch.nn.functional.torch.os.mkdir"],
+    ["network._target_=rlexp.storage.remove", "++network.path=x"],
+    ["optimizer.rule.eps=-1"],
+    ["optimizer.networks.critc.learning_rate=1e-3"],
+    ["restart=true", "extend=nowhere"],
+    ["extend=nowhere", "total_env_steps=200000"],
+    ["algorithm.gamma=nan"],
+    ["optimizer.learning_rate=inf"],
+    ["algorithm.clip_ratio={_target_: rlexp.functional.schedules.linear, start: 0.2}"],
+    ["total_env_steps=1e5.5"],
+    ["network.hidden=[64,0]"],
+    ["--config-dir", "/nonexistent/folder"],
+]
+
+VALID = [
+    [],
+    ["algorithm=dqn"],
+    ["algorithm=value_iteration", "env=frozen_lake"],
+    ["algorithm=value_iteration", "env=taxi"],
+    ["algorithm=value_iteration", "env=cliff_walking"],
+    ["algorithm=dqn", "env=acrobot", "seed=3", "device=cpu", "total_env_steps=100_000", "algorithm.gamma=0.98"],
+    ["algorithm=ppo", "estimator=n_step", "estimator.n_step=5", "network=mlp", "network.hidden=[128,128]"],
+    ["experiment=dqn_cartpole"],
+    ["experiment=ppo_cartpole"],
+    ["experiment=ppo_acrobot"],
+    ["experiment=ppo_pendulum"],
+    ["env=pendulum"],
+    ["env=mountain_car"],
+    ["env=frozen_lake", "network=table"],
+    ["env=taxi", "network=linear"],
+    ["algorithm=dqn", "env=frozen_lake", "network=table"],
+    ["estimator=monte_carlo"],
+    ["estimator=one_step_td"],
+    ["estimator=td_lambda", "estimator.lambda_=1"],
+    ["optimizer=rmsprop"],
+    ["optimizer=sgd", "optimizer.rule.momentum=0.9"],
+    ["optimizer.networks.critic.learning_rate=3e-3"],
+    ["optimizer.learning_rate={_target_: rlexp.functional.schedules.linear, start: 1e-3, end: 0, fraction: 1}"],
+    ["algorithm.clip_ratio={_target_: rlexp.functional.schedules.linear, start: 0.2, end: 0.05, fraction: 1}"],
+    ["env.id=MountainCarContinuous-v0"],
+    ["env=frozen_lake", "env.kwargs={is_slippery: false}"],
+    ["env.time_limit=200", "evaluation.policy=sampled"],
+    ["evaluation=none", "logger=local"],
+    ["total_env_steps=1e5", "optimizer.max_grad_norm=null", "algorithm.target_kl=0.02"],
+    ["debug=tiny"],
+    ["experiment=null", "seed=0"],
+]
+
+
+def faults(seed: int = 0) -> list[Fault]:
+    """All malformed command lines, in a fixed order."""
+    found = [*keys_with_errors(seed), *wrong_types(), *out_of_range(), *unknown_choices()]
+    found += [Fault(f"rule {rule}", line) for rule, lines in PAIRS.items() for line in lines]
+    return [*found, *(Fault("other", line) for line in OTHERS)]
+
+
+class Answer(NamedTuple):
+    code: int
+    stderr: str
+    seconds: float
+    left_behind: list[str]
+
+
+def refuse(arguments: list[str]) -> Answer:
+    """Run one command line in this process, in an empty folder."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()) as stderr:
+        os.chdir(folder)
+        began = time.perf_counter()
+        try:
+            code = guarded(lambda: command(arguments))
+        finally:
+            seconds = time.perf_counter() - began
+            os.chdir(before)
+        left = [str(path) for path in Path(folder).rglob("*")]
+    return Answer(code, stderr.getvalue(), seconds, left)
+
+
+def complaint(fault: Fault, answer: Answer) -> str | None:
+    """What is wrong with how a fault was refused, or None."""
+    shown = f"{' '.join(fault.arguments)}: code {answer.code}, stderr {answer.stderr!r}"
+    if answer.code != 2 or answer.stderr.count("\n") != 1 or not answer.stderr.startswith("rlexp: error[2]: "):
+        return shown
+    if answer.seconds > DEADLINE or answer.left_behind:
+        return f"{shown}, {answer.seconds:.1f} s, left {answer.left_behind}"
+    if fault.kind.startswith("rule ") and f"{fault.kind[5:]}:" not in answer.stderr:
+        return f"{shown}: not by its rule"
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="which letters are mistyped (0)")
+    options = parser.parse_args()
+    counts: dict[str, int] = {}
+    bad, slowest = [], 0.0
+    for fault in faults(options.seed):
+        answer = refuse(fault.arguments)
+        kind = "pair rule" if fault.kind.startswith("rule ") else fault.kind
+        counts[kind] = counts.get(kind, 0) + 1
+        slowest = max(slowest, answer.seconds)
+        if (wrong := complaint(fault, answer)) is not None:
+            bad.append(wrong)
+            sys.stdout.write(wrong + "\n")
+    for kind, count in counts.items():
+        sys.stdout.write(f"{count:5} {kind}\n")
+    sys.stdout.write(f"{sum(counts.values())} malformed command lines, {len(bad)} not refused; slowest {slowest:.2f} s\n")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

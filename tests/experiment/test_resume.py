@@ -1,0 +1,286 @@
+"""A continued run is the run that was never stopped: rows, final weights and last checkpoint, bit for bit."""
+
+import copy
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from kill_storm import CASES, SHORT, die_at, difference, live, remains
+
+from rlexp import storage
+from rlexp.errors import StorageError
+from rlexp.experiment.check import Checked, check
+from rlexp.experiment.compose import compose_jobs
+from rlexp.experiment.display import Display
+from rlexp.experiment.run import choose_directory, read_status, run
+
+
+def start(overrides: list[str], outputs: Path) -> Path:
+    """Run in this process; returns the run's folder."""
+    return run(_checked(overrides, outputs), Display("none")).directory
+
+
+def _checked(overrides: list[str], outputs: Path) -> Checked:
+    """Composed and checked once for each command line: that takes longer than these runs do."""
+    checked = _checked_once((*SHORT, *overrides))
+    return dataclasses.replace(checked, config={**checked.config, "outputs": str(outputs)})
+
+
+@functools.cache
+def _checked_once(overrides: tuple[str, ...]) -> Checked:
+    (job,) = compose_jobs(overrides)
+    return check(job.config, job.overrides)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_runs_equal_the_undisturbed_one(case: str, tmp_path: Path) -> None:
+    overrides = [*SHORT, *CASES[case], *([] if case == "value_iteration" else ["total_env_steps=2000"])]
+    assert live(overrides, tmp_path / "undisturbed") == 0
+    expected = remains(overrides, tmp_path / "undisturbed")
+    # Early, inside a save (each is some ten operations), and between rows.
+    deaths = (5, 31, 44, 57)
+    for n in deaths:
+        assert live(overrides, tmp_path / "killed", die_at(n)) == -signal.SIGKILL
+    assert live(overrides, tmp_path / "killed") == 0
+    assert difference(expected, remains(overrides, tmp_path / "killed")) is None
+
+
+# ------------------------------------------------------------------------------------------- every saved field is needed
+
+MUTATED = {
+    "ppo": ["algorithm=ppo", "total_env_steps=900", "experience.rollout_length=50", "algorithm.num_epochs=1"],
+    "dqn": ["algorithm=dqn", "total_env_steps=900", "experience.learning_starts=200", "experience.capacity=1000"],
+}
+MUTATED["ppo"] += ["experience.num_envs=2"]
+MUTATED["dqn"] += ["experience.updates_per_collection=3", "env.time_limit=12"]
+COMMON = ["checkpoint.interval=300", "checkpoint.keep=20", "logger.interval=130", "evaluation.interval=300"]
+
+
+def fields(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths of all leaves; a list of plain values, and what a row has yet to reduce, are leaves."""
+    if isinstance(tree, dict) and tree and path != ("rows", "pending"):
+        for key, value in tree.items():
+            yield from fields(value, (*path, key))
+    elif isinstance(tree, list) and any(isinstance(item, dict) for item in tree):
+        for index, value in enumerate(tree):
+            yield from fields(value, (*path, index))
+    else:
+        yield path
+
+
+def get(tree: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def without(tree: Any, path: tuple[Any, ...]) -> Any:
+    """The tree with one leaf as it would be had it not been saved."""
+    changed = copy.deepcopy(tree)
+    value = get(tree, path)
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        nothing: Any = value * 0
+    else:
+        nothing = {bool: False, int: 0, float: float("-inf"), list: [], dict: {}}[type(value)]
+    get(changed, path[:-1])[path[-1]] = nothing
+    return changed
+
+
+def resumed_from(tree: Any, origin: Path, checkpoint: str, overrides: list[str], outputs: Path) -> str | None:
+    """Go on from a tree put in the place of a checkpoint; the first difference to the undisturbed run, or None."""
+    directory = choose_directory(_checked(overrides, outputs).config)
+    for folder in ("checkpoints", "weights", "evaluations"):
+        (directory / folder).mkdir(parents=True)
+    storage.copy_tree(origin / "rows.jsonl", directory / "rows.jsonl")
+    storage.copy_tree(origin / "weights" / "best", directory / "weights" / "best")
+    storage.save_tree(directory / "checkpoints" / checkpoint, tree)
+    try:
+        start(overrides, outputs)
+    except Exception as error:  # a run that cannot go on has noticed, too
+        return f"raised {type(error).__name__}"
+    expected = remains([*SHORT, *overrides], origin.parents[2])
+    return difference(expected, remains([*SHORT, *overrides], outputs))
+
+
+@pytest.mark.parametrize("case", MUTATED)
+def test_dropping_any_saved_field_is_noticed(case: str, tmp_path: Path) -> None:
+    overrides = [*MUTATED[case], *COMMON]
+    origin = start(overrides, tmp_path / "undisturbed")
+    middle = sorted((origin / "checkpoints").glob("[0-9]*"))[1]
+    tree = storage.load_tree(middle)
+    assert resumed_from(tree, origin, middle.name, overrides, tmp_path / "whole") is None
+    unnoticed, empty = [], []
+    for number, path in enumerate(fields(tree)):
+        changed = without(tree, path)
+        if difference(tree, changed) is None:
+            empty.append(path)
+        elif resumed_from(changed, origin, middle.name, overrides, tmp_path / f"{number}") is None:
+            unnoticed.append(path)
+    assert unnoticed == []
+    # A leaf that holds nothing at this checkpoint proves nothing. DQN's train state has no stream of its own.
+    assert set(empty) <= {("state", "streams")}
+
+
+def test_mutation_reaches_every_kind_of_state(tmp_path: Path) -> None:
+    """The two cases above together hold each part that a checkpoint can have."""
+    names = set()
+    for number, overrides in enumerate(MUTATED.values()):
+        directory = start([*overrides, *COMMON], tmp_path / str(number))
+        tree = storage.load_tree(max((directory / "checkpoints").glob("[0-9]*")))
+        names |= {".".join(str(key) for key in path if not isinstance(key, int)) for path in fields(tree)}
+    for needed in (
+        "state.updates",
+        "state.weights.target_q",
+        "state.optimizers.actor.exp_avg_sq",
+        "state.streams.minibatches.counter",
+        "experience.collector.vector.episodes.actions",
+        "experience.collector.streams.counter",
+        "experience.buffer.columns.next_observation",
+        "experience.stream.counter",
+        "rows.rows",
+        "evaluation.best",
+    ):
+        assert needed in names
+
+
+# --------------------------------------------------------------------------------------------------- damaged, finished
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    overrides = ["algorithm=value_iteration", "env=cliff_walking", "checkpoint.interval=5", "logger.interval=1"]
+    expected_folder = start([*overrides, "total_env_steps=60"], tmp_path / "undisturbed")
+    folder = start([*overrides, "total_env_steps=60"], tmp_path / "damaged")
+    newest = max((folder / "checkpoints").glob("[0-9]*"))
+    tensors = newest / "tensors.safetensors"
+    data = bytearray(tensors.read_bytes())
+    data[len(data) // 2] ^= 1
+    tensors.write_bytes(data)
+    storage.write_json(folder / "status.json", {"state": "running"})
+    start([*overrides, "total_env_steps=60"], tmp_path / "damaged")
+    assert storage.load_tree(newest)  # saved again, whole
+    assert difference(*(_rows(f) for f in (expected_folder, folder))) is None
+
+
+def test_no_good_checkpoint_left_is_an_error_and_keeps_the_rows(tmp_path: Path) -> None:
+    overrides = ["algorithm=value_iteration", "env=cliff_walking", "logger.interval=1"]
+    folder = start(overrides, tmp_path)
+    for checkpoint in (folder / "checkpoints").glob("[0-9]*"):
+        (checkpoint / "manifest.json").write_text("{}")
+    storage.write_json(folder / "status.json", {"state": "running"})
+    rows = (folder / "rows.jsonl").read_bytes()
+    with pytest.raises(StorageError, match="no good checkpoint"):
+        start(overrides, tmp_path)
+    assert (folder / "rows.jsonl").read_bytes() == rows
+    assert read_status(folder)["exit_code"] == 5
+
+
+def test_a_finished_run_says_so_and_restart_makes_another_beside_it(tmp_path: Path) -> None:
+    overrides = ["algorithm=value_iteration", "env=frozen_lake", f"outputs={tmp_path}", "logger=local"]
+    first = rlexp(*overrides)
+    again = rlexp(*overrides)
+    assert first.stdout.startswith("finished: ")
+    assert again.stdout.startswith("finished already: ")
+    folder = Path(again.stdout.rsplit("; ", 1)[1].strip())
+    assert rlexp(*overrides, "restart=true").returncode == 0
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["s0", "s0-2"]
+
+
+def test_extend_goes_on_from_a_finished_run(tmp_path: Path) -> None:
+    overrides = [*MUTATED["ppo"], f"outputs={tmp_path}", *SHORT]
+    finished = rlexp(*overrides)
+    parent = Path(finished.stdout.rsplit("; ", 1)[1].strip())
+    extended = rlexp(f"extend={parent}", "total_env_steps=3000", f"outputs={tmp_path}", "logger=local")
+    assert extended.returncode == 0, extended.stderr
+    child = Path(extended.stdout.rsplit("; ", 1)[1].strip())
+    assert child != parent
+    assert max(row["env_steps"] for row in storage.read_rows(child / "rows.jsonl")) == 3000
+    assert storage.read_rows(child / "rows.jsonl")[0] == storage.read_rows(parent / "rows.jsonl")[0]
+    assert rlexp(f"extend={parent}", "total_env_steps=900", f"outputs={tmp_path}").returncode == 2
+    assert rlexp(f"extend={parent}", "total_env_steps=3000", "algorithm.gamma=0.5").returncode == 2
+
+
+# -------------------------------------------------------------------------------------------------- signals, two at once
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_saves_and_the_same_command_continues(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    overrides = [*SHORT, "algorithm=ppo", "total_env_steps=400000", f"outputs={tmp_path}"]
+    process = spawn(*overrides)
+    folder = _wait_for_rows(tmp_path, 3)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert stderr.count("\n") == 1
+    assert "the same command continues" in stderr
+    status = read_status(folder)
+    assert (status["state"], status["exit_code"]) == ("interrupted", code)
+    saved = int(max((folder / "checkpoints").glob("[0-9]*")).name)
+    assert saved >= storage.read_rows(folder / "rows.jsonl")[-1]["env_steps"] > 0
+    assert f"saved at env_steps={saved};" in stderr
+
+
+def test_two_processes_in_one_run(tmp_path: Path) -> None:
+    overrides = [*SHORT, "algorithm=ppo", "total_env_steps=1000000", f"outputs={tmp_path}"]
+    processes = [spawn(*overrides) for _ in range(2)]
+    deadline = time.monotonic() + 60
+    while all(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (refused,) = [process for process in processes if process.poll() is not None]
+    (running,) = [process for process in processes if process is not refused]
+    _, stderr = refused.communicate()
+    assert refused.returncode == 5
+    assert f"process {running.pid} on" in stderr
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode == 130
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    rows = storage.read_rows(folder / "rows.jsonl")
+    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+
+
+def _wait_for_rows(outputs: Path, count: int) -> Path:
+    for _ in range(1200):
+        found = list(outputs.glob("*/*/s0/rows.jsonl"))
+        if found and len(found[0].read_bytes().splitlines()) >= count:
+            return found[0].parent
+        time.sleep(0.05)
+    raise AssertionError("no rows came")
+
+
+def spawn(*overrides: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "rlexp", *overrides],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def rlexp(*overrides: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-m", "rlexp", *overrides], capture_output=True, text=True, timeout=120)
+
+
+def test_difference_sees_single_bits() -> None:
+    """The comparison that the tests above stand on."""
+    tree = {"a": [1, {"b": np.arange(3.0)}], "c": torch.zeros(2), "d": float("nan")}
+    assert difference(tree, copy.deepcopy(tree)) is None
+    for path, value in ((("a", 0), 2), (("a", 1, "b"), np.nextafter(np.arange(3.0), 9)), (("c",), torch.zeros(2).neg())):
+        changed = copy.deepcopy(tree)
+        get(changed, path[:-1])[path[-1]] = value
+        assert difference(tree, changed) is not None
+    assert json.dumps(list(itertools.islice(fields(tree), 9)))
