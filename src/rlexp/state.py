@@ -8,6 +8,7 @@ one norm for each network are then one operation each (a small update is bound b
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -47,6 +48,15 @@ class Flat:
             offset += p.numel()
 
 
+def _without_hooks(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+    """`optimizer.step` without torch's wrapper for hooks and profiler labels: 89 us in place of 158 for a fused Adam.
+
+    torch marks the steps that it wrapped as `hooked`; any other is called as it is.
+    """
+    step: Any = type(optimizer).step
+    return partial(step.__wrapped__, optimizer) if getattr(step, "hooked", False) else optimizer.step
+
+
 class Trained:
     """A network that an optimizer steps."""
 
@@ -56,13 +66,14 @@ class Trained:
         self.max_grad_norm = optimization.max_grad_norm
         flat.values.grad = flat.gradient
         self.optimizer = optimization.rule([flat.values], lr=1e-3)  # the schedule sets it before each step
+        self._optimizer_step = _without_hooks(self.optimizer)
         self._lr = -1.0
 
     def step(self, gradients: Sequence[Tensor], progress: Progress) -> Tensor:
         """Clip to the norm and step. Returns the norm before clipping, 0-d."""
         gradient = self.flat.gradient
         torch.cat([g.reshape(-1) for g in gradients], out=gradient)
-        norm = torch.linalg.vector_norm(gradient)
+        norm: Tensor = torch.linalg.vector_norm(gradient)
         if self.max_grad_norm is not None:
             gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
         learning_rate = self.schedule(progress)
@@ -70,7 +81,7 @@ class Trained:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             self._lr = learning_rate
-        self.optimizer.step()
+        self._optimizer_step()
         return norm
 
     def buffers(self) -> list[Tensor]:
@@ -130,22 +141,23 @@ class TrainState:
         leaves = [p for _, network in networks for p in network.flat.leaves]
         gradients = torch.autograd.grad(value, leaves)
         if active is not None:
-            buffers = [buffer for _, network in networks for buffer in network.buffers()]
-            before = [buffer.clone() for buffer in buffers]
+            before = {buffer: buffer.clone() for _, network in networks for buffer in network.buffers()}
         start = 0
         for name, network in networks:
             stop = start + len(network.flat.leaves)
             metrics[f"optimizer/grad_norm_{name}"] = network.step(gradients[start:stop], self.progress)
             start = stop
         if active is not None:
-            for buffer, old in zip(buffers, before, strict=True):
+            for buffer in (buffer for _, network in networks for buffer in network.buffers()):
+                # The first step makes the moments: before it they were zero.
+                old = before[buffer] if buffer in before else torch.zeros_like(buffer)
                 buffer.copy_(torch.where(active > 0, buffer, old))
         self.progress = self.progress._replace(updates=self.progress.updates + 1)
         return metrics
 
     @torch.no_grad()
     def replace(self, name: str, rule: Callable[..., tuple[Mapping[str, Tensor], Metrics]], *batch: Any) -> Metrics:
-        """Set the leaves of a network to `rule(nets, *batch) -> (new leaves by name, metrics)`, without an optimizer."""
+        """Set a network's leaves to `rule(nets, *batch) -> (new leaves by name, metrics)`, without an optimizer."""
         new, metrics = rule(self.nets, *batch)
         leaves = dict(self.modules[name].named_parameters())
         for leaf, value in new.items():
@@ -209,14 +221,13 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         return {
             "updates": self.progress.updates,
-            "env_steps": self.progress.env_steps,
             "weights": self.weights(),
             "optimizers": {name: network.optimizer.state_dict()["state"] for name, network in self.trained.items()},
             "streams": {purpose: stream.state_dict() for purpose, stream in self._streams.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.progress = self.progress._replace(updates=state["updates"], env_steps=state["env_steps"])
+        self.progress = self.progress._replace(updates=state["updates"])
         self.load_weights(state["weights"])
         for name, network in self.trained.items():
             groups = network.optimizer.state_dict()["param_groups"]

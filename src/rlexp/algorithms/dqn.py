@@ -34,8 +34,8 @@ class DQN:
     Mnih et al. 2015, doi:10.1038/nature14236, algorithm 1.  Notes: 000 L8.
 
     Departures from the paper: a truncated step bootstraps; the target network is tracked with weight `tau` every
-    `target_update_interval` updates (1 copies, as in the paper; a small one is Polyak averaging); the gradient's norm may
-    be bounded besides the Huber loss. The rates of collection and regression belong to the replay.
+    `target_update_interval` updates (1 copies, as in the paper; a small one is Polyak averaging); the gradient's
+    norm may be bounded besides the Huber loss. The rates of collection and regression belong to the replay.
     Runs: `experiment=dqn_cartpole`.
     """
 

@@ -38,13 +38,13 @@ class Minibatch(NamedTuple):
 class PPO:
     """PPO with the clipped surrogate, several epochs of minibatches on each rollout.
 
-        maximise  E[ min(ρ Â, clip(ρ, 1 ± ε) Â) ] − c_v E[(V − target)²]/2 + c_e E[H(π)],      ρ = π / π_old
+        maximise  E[ min(ρ Â, clip(ρ, 1 ± ε) Â) ] − c_v E[(V − target)²]/2 + c_e E[H(π)],   ρ = π / π_old
 
     Schulman et al. 2017, arXiv:1707.06347, eqs. 7 and 9, algorithm 1.  Notes: 001, 003.
 
-    Departures from the paper: advantages are standardised in each minibatch (as in the authors' code); separate networks
-    for actor and critic, each with its own bound on the gradient's norm; an optional stop of the epochs once the KL
-    divergence exceeds 1.5 `target_kl`.
+    Departures from the paper: advantages are standardised in each minibatch (as in the authors' code); separate
+    networks for actor and critic, each with its own bound on the gradient's norm; an optional stop of the epochs once
+    the KL divergence exceeds 1.5 `target_kl`.
     Runs: `experiment=ppo_cartpole`, `experiment=ppo_acrobot`, `experiment=ppo_pendulum`.
     """
 

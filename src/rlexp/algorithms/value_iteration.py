@@ -36,7 +36,8 @@ class ValueIteration:
     targets: ClassVar[Mapping[str, str]] = {}
 
     def networks(self, spec: EnvSpec, encoder: Encoder | None) -> dict[str, nn.Module]:
-        assert isinstance(spec.observation, Discrete) and isinstance(spec.action, Discrete)
+        assert isinstance(spec.observation, Discrete)
+        assert isinstance(spec.action, Discrete)
         return {"q": Table(spec.observation.n, spec.action.n, dtype=torch.float64)}
 
     def noise(self, spec: EnvSpec) -> Noise:

@@ -26,7 +26,8 @@ def command(arguments: Sequence[str]) -> int:
 
     result = evaluate_saved(options.run, options.weights, options.episodes, options.policy, options.plugin)
     sys.stdout.write(
-        f"{options.weights} return {result.mean:.1f} +- {result.std:.1f} over {len(result.returns)} episodes; {options.run}\n"
+        f"{options.weights} return {result.mean:.1f} +- {result.std:.1f} over {len(result.returns)} episodes; "
+        f"{options.run}\n"
     )
     return 0
 

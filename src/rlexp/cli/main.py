@@ -68,5 +68,3 @@ def hydra_command(arguments: Sequence[str]) -> int:
     sys.argv = ["rlexp", *arguments]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(nothing)()
     return 0
-
-

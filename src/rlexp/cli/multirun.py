@@ -25,5 +25,7 @@ def run_all(jobs: Sequence[Checked]) -> int:
             report(error)
             failures.append((number, error))
     for number, error in failures:
-        sys.stderr.write(f"failed: job {number + 1} ({' '.join(jobs[number].overrides)}): {' '.join(str(error).split())}\n")
+        sys.stderr.write(
+            f"failed: job {number + 1} ({' '.join(jobs[number].overrides)}): {' '.join(str(error).split())}\n"
+        )
     return failures[0][1].code if failures else 0

@@ -6,12 +6,14 @@ A process of its own, so that an environment that hangs or crashes while it is m
 import importlib
 import json
 import sys
+from typing import Any
 
 from rlexp.envs.make import describe
 
 
 def main() -> int:
     request = json.loads(sys.argv[1])
+    answer: dict[str, Any]
     try:
         for plugin in request["plugins"]:
             importlib.import_module(plugin)

@@ -19,7 +19,7 @@ def make_env(env_id: str, kwargs: Mapping[str, Any], render_mode: str | None = N
     spec.order_enforce = False
     spec.disable_env_checker = True
     spec.max_episode_steps = None
-    rendering = {} if render_mode is None else {"render_mode": render_mode}
+    rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     return gymnasium.make(spec, max_episode_steps=-1, **rendering, **kwargs)
 
 

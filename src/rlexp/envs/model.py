@@ -2,8 +2,8 @@
 
 import torch
 
-from rlexp.types import MDP, Discrete, EnvSpec
 from rlexp.envs.make import make_env
+from rlexp.types import MDP, Discrete, EnvSpec
 
 
 def read_model(spec: EnvSpec, kwargs: dict[str, object]) -> MDP:
@@ -11,7 +11,8 @@ def read_model(spec: EnvSpec, kwargs: dict[str, object]) -> MDP:
 
     What ends the episode carries no mass: nothing is bootstrapped from a terminal state. float64.
     """
-    assert isinstance(spec.observation, Discrete) and isinstance(spec.action, Discrete)
+    assert isinstance(spec.observation, Discrete)
+    assert isinstance(spec.action, Discrete)
     transition = torch.zeros(spec.observation.n, spec.action.n, spec.observation.n, dtype=torch.float64)
     reward = torch.zeros(spec.observation.n, spec.action.n, dtype=torch.float64)
     env = make_env(spec.id, kwargs)

@@ -27,7 +27,9 @@ class Probe(gymnasium.Env[np.ndarray, int]):
         self.action_space = gymnasium.spaces.Discrete(2)
         self._observation = 0.0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self._observation = float(self.np_random.integers(2) * 2 - 1) if self.number in (2, 5) else 0.0
         return self._array(), {}

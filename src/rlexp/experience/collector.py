@@ -28,22 +28,18 @@ class Collector:
         vector, clock = self.vector, self._clock
         vector.start()
         segment = self._arrays(num_steps)
+        observation, action, reward, terminated, truncated, next_observation, time = segment.values()
         noise = np.stack([stream.noise(actor.noise, num_steps) for stream in self._streams], 1)  # [T, B, size]
         before = clock.switch("act")
         # Nothing that is made here is differentiated: inference mode saves the bookkeeping of every operation.
         with torch.inference_mode():
+            env_steps, updates, total_env_steps = progress
             for t in range(num_steps):
-                segment["observation"][t] = vector.observation
-                segment["time"][t] = vector.time
-                action = actor(vector.observation, noise[t], progress, explore=True)
+                observation[t], time[t] = vector.observation, vector.time
+                now = Progress(env_steps + t * vector.num_envs, updates, total_env_steps)
+                action[t] = chosen = actor(vector.observation, noise[t], now, explore=True)
                 clock.switch("env")
-                step = vector.step(action)
-                segment["action"][t] = action
-                segment["reward"][t] = step.reward
-                segment["terminated"][t] = step.terminated
-                segment["truncated"][t] = step.truncated
-                segment["next_observation"][t] = step.successor
-                progress = progress._replace(env_steps=progress.env_steps + vector.num_envs)
+                reward[t], terminated[t], truncated[t], next_observation[t] = vector.step(chosen)
                 clock.switch("act")
         vector.check_finite()
         self.env_steps += num_steps * vector.num_envs

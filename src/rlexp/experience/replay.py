@@ -23,6 +23,7 @@ class Replay:
     """
 
     gives: ClassVar[str] = "replay"
+    finished: ClassVar[bool] = False
 
     def __init__(
         self,

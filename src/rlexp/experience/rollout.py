@@ -15,6 +15,7 @@ class Rollout:
     """`rollout_length` steps of each of `num_envs` environments a batch, [rollout_length, num_envs, ...]."""
 
     gives: ClassVar[str] = "rollout"
+    finished: ClassVar[bool] = False
 
     def __init__(
         self, collector: Collector, *, rollout_length: Annotated[int, Range(1)], num_envs: Annotated[int, Range(1)]

@@ -20,7 +20,7 @@ class Sweep:
         self._model = model
         self._tolerance = tolerance
         self.env_steps = 0
-        self.converged = False
+        self.finished = False
 
     def next(self, actor: Actor, progress: Progress) -> MDP:
         self.env_steps += 1
@@ -28,13 +28,13 @@ class Sweep:
 
     def feedback(self, state: TrainState, update: Update) -> None:
         # One number read back a sweep; the models that fit a table live on the CPU.
-        self.converged = float(update.metrics["value/bellman_residual"]) <= self._tolerance
+        self.finished = float(update.metrics["value/bellman_residual"]) <= self._tolerance
 
     def statistics(self) -> dict[str, float]:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"env_steps": self.env_steps, "converged": self.converged}
+        return {"env_steps": self.env_steps, "finished": self.finished}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.env_steps, self.converged = state["env_steps"], state["converged"]
+        self.env_steps, self.finished = state["env_steps"], state["finished"]

@@ -128,7 +128,9 @@ def make_device(config: Mapping[str, Any]) -> torch.device:
         device = torch.device(config["device"])
     except RuntimeError:
         known = ("cpu", "cuda", "cuda:0", "mps")
-        raise ConfigError(f"device={config['device']}: is no device{nearest(config['device'], known)}; try cpu or cuda") from None
+        raise ConfigError(
+            f"device={config['device']}: is no device{nearest(config['device'], known)}; try cpu or cuda"
+        ) from None
     if device.type == "cpu":
         return device
     try:

@@ -12,6 +12,7 @@ from rlexp.experiment.schema import Schema
 from rlexp.experiment.settings import Settings
 from rlexp.experiment.spaces import declared_spec, probed_spec
 from rlexp.experiment.targets import resolve
+from rlexp.state import Optimization
 from rlexp.types import EnvSpec
 
 PLUGIN_GROUP = "rlexp.plugins"
@@ -32,22 +33,23 @@ def installed_plugins() -> list[str]:
     return sorted({entry.value.split(":")[0] for entry in importlib.metadata.entry_points(group=PLUGIN_GROUP)})
 
 
-def check(config: Mapping[str, Any], overrides: Sequence[str] = (), *, trusted_plugins: Sequence[str] | None = None) -> Checked:
-    """Check types, ranges, targets and pairs, and make the networks once; raises ConfigError, one line, for the first fault.
+def check(
+    config: Mapping[str, Any], overrides: Sequence[str] = (), *, trusted_plugins: Sequence[str] | None = None
+) -> Checked:
+    """Check types, ranges, targets and pairs, and make the networks once; raises ConfigError for the first fault.
 
-    trusted_plugins: for a configuration that was read from a run: the packages that the user names now, in place of those
-    that the file names.
+    trusted_plugins: for a configuration that was read from a run: the packages that the user names now, in place of
+    those that the file names.
     """
-    named = list(config.get("plugins") or []) if trusted_plugins is None else list(trusted_plugins)
-    if not all(isinstance(name, str) for name in named):
+    named = config.get("plugins", []) if trusted_plugins is None else list(trusted_plugins)
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise ConfigError(f"plugins={named}: must be a list of package names")
     schema = Schema([*installed_plugins(), *named])
     checked = _check_values(schema, config)
     _check_names(checked)
-    parts = {
-        group: resolve(checked[group]["_target_"], group, schema.plugins) if checked[group] else None
-        for group in ("algorithm", "experience", "estimator", "network")
-    }
+    parts = {group: _part(schema, checked, group) for group in ("algorithm", "experience", "estimator", "network")}
+    _part(schema, checked, "exploration")
+    _part(schema, checked, "optimizer")
     _apply_rules(checked, None, parts)
     spec = declared_spec(checked["env"]) or probed_spec(checked["env"], list(schema.plugins))
     _apply_rules(checked, spec, parts)
@@ -58,6 +60,29 @@ def check(config: Mapping[str, Any], overrides: Sequence[str] = (), *, trusted_p
     return Checked(checked, spec, schema, tuple(overrides))
 
 
+DECLARES = {
+    "algorithm": ("actions", "learns_from", "needs", "gives", "targets"),
+    "experience": ("gives",),
+    "estimator": ("of",),
+    "network": ("takes",),
+    "exploration": ("noise",),
+    "optimizer": (),
+}
+"""What a group's class or function must say of itself: a target of another group has no such word."""
+
+
+def _part(schema: Schema, config: Mapping[str, Any], group: str) -> Any:
+    """The class or function of a group, None where it is `none`; raises ConfigError where it is of another kind."""
+    if config[group] is None:
+        return None
+    target = resolve(config[group]["_target_"], group, schema.plugins)
+    lacking = [name for name in DECLARES[group] if not hasattr(target, name)]
+    if lacking or (group == "optimizer" and target is not Optimization):
+        lacks = f": it declares no '{lacking[0]}'" if lacking else ""
+        raise ConfigError(f"{group}._target_={config[group]['_target_']}: cannot serve as {group}{lacks}")
+    return target
+
+
 def _check_values(schema: Schema, config: Mapping[str, Any]) -> dict[str, Any]:
     checked = schema.settings(config, Settings)
     optimizer = checked["optimizer"]
@@ -65,7 +90,9 @@ def _check_values(schema: Schema, config: Mapping[str, Any]) -> dict[str, Any]:
         base = {key: value for key, value in optimizer.items() if key != "networks"}
         networks = optimizer.get("networks", {})
         if not isinstance(networks, Mapping):
-            raise ConfigError(f"optimizer.networks={networks}: must be a mapping from a network's name to what differs for it")
+            raise ConfigError(
+                f"optimizer.networks={networks}: must be a mapping from a network's name to what differs for it"
+            )
         checked["optimizer"] = schema.part(base, "optimizer") | {
             "networks": {name: _differences(schema, base, changes, name) for name, changes in networks.items()}
         }
@@ -96,4 +123,3 @@ def _apply_rules(config: Mapping[str, Any], spec: EnvSpec | None, parts: Mapping
             fault = rule(choice)
             if fault is not None:
                 raise ConfigError(f"{rule.__name__}: {fault}")
-

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the tree of everything that holds state, kept so that at each instant a good one is on the disk."""
+"""Checkpoints of a run: the tree of everything that holds state; at each instant a good one is on the disk."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +26,7 @@ class Checkpointer:
         self._parts = dict(parts)
         self._keep = keep
         self._every = Every(interval)
+        self._saved_at = -1
 
     def __call__(self, progress: Progress, update: Update | None, state: Any) -> str | None:
         if self._every.due(progress.env_steps):
@@ -33,19 +34,28 @@ class Checkpointer:
         return None
 
     def save(self, progress: Progress, state: Any) -> None:
-        """Raises NonFiniteError rather than save parameters that are not finite."""
+        """Nothing happens where this turn was saved already.
+
+        Raises NonFiniteError rather than save parameters that are not finite.
+        """
+        if self._saved_at == progress.env_steps:
+            return
         if not state.is_finite():
             raise NonFiniteError(
-                f"a parameter became NaN or infinite by env_steps={progress.env_steps}; lower optimizer.learning_rate or set "
-                "optimizer.max_grad_norm; the last finite checkpoint is kept"
+                f"a parameter became NaN or infinite by env_steps={progress.env_steps}; lower optimizer.learning_rate "
+                "or set optimizer.max_grad_norm; the last finite checkpoint is kept"
             )
         tree = {name: part.state_dict() for name, part in self._parts.items()}
-        tree["checkpointer"] = self._every.state_dict()
         path = self._directory / f"{progress.env_steps:015d}"
         save_tree(path, tree)
         load_tree(path)
+        self._saved_at = progress.env_steps
         for old in self.found()[: -self._keep]:
             remove(old)
+
+    def resume(self, env_steps: int) -> None:
+        self._every.resume(env_steps)
+        self._saved_at = env_steps
 
     def found(self) -> list[Path]:
         """Checkpoints from the oldest to the newest, by their environment steps."""
@@ -65,10 +75,12 @@ class Checkpointer:
             except StorageError as error:
                 damaged.append(str(error))
                 continue
-            self._every.load_state_dict(tree["checkpointer"])
             for name, part in self._parts.items():
-                part.load_state_dict(tree[name])
+                if name in tree:  # evaluation may be switched on for a run that was begun without
+                    part.load_state_dict(tree[name])
             return path, damaged
         if damaged:
-            raise StorageError(f"no good checkpoint is left in {self._directory}: {damaged[0]}; restart=true begins anew")
+            raise StorageError(
+                f"no good checkpoint is left in {self._directory}: {damaged[0]}; restart=true begins anew"
+            )
         return None, []

@@ -1,7 +1,7 @@
 """From a command line to composed configurations: Hydra composes, the words of its errors are ours.
 
-Every override of a value is forced (`++`) before Hydra sees it, so that an unknown key reaches our own check, which knows
-the nearest right one, whichever of `key=`, `+key=` and `++key=` was typed.
+Every override of a value is forced (`++`) before Hydra sees it, so that an unknown key reaches our own check, which
+knows the nearest right one, whichever of `key=`, `+key=` and `++key=` was typed.
 """
 
 import os
@@ -79,13 +79,14 @@ def compose_jobs(arguments: Sequence[str], *, multirun: bool = False) -> list[Co
             batches = [prepared]
             typed = [list(arguments)]
         else:
-            lines = [o for o in OverridesParser.create(config_loader=loader).parse_overrides(prepared)]
+            lines = list(OverridesParser.create(config_loader=loader).parse_overrides(prepared))
             batches = [job for chunk in BasicSweeper.split_arguments(lines, None) for job in chunk]
             typed = [[_typed(line) for line in job] for job in batches]
         for batch in batches:
             _check_choices(batch)
         return [
-            Composed(_compose(batch), tuple(user for user in words)) for batch, words in zip(batches, typed, strict=True)
+            Composed(_compose(batch), tuple(user for user in words))
+            for batch, words in zip(batches, typed, strict=True)
         ]
 
 

@@ -16,7 +16,15 @@ from rlexp.types import Progress, Update
 
 REFRESH = 0.2  # seconds between refreshes of the live table
 LINE_EVERY = 5.0  # seconds between plain lines
-SHOWN = ("episode/return", "episode/length", "eval/return", "policy/entropy", "value/max_q", "value/mean", "value/td_error")
+SHOWN = (
+    "episode/return",
+    "episode/length",
+    "eval/return",
+    "policy/entropy",
+    "value/max_q",
+    "value/mean",
+    "value/td_error",
+)
 
 
 class Display:
@@ -88,7 +96,12 @@ class Display:
         share = self._progress.env_steps / self._progress.total_env_steps
         fps = self._values.get("time/fps", 0.0)
         return "  ".join(
-            [f"{share:4.0%} {self._progress.env_steps:>9} steps", f"{fps:.0f} fps", *shown, f"{_clock(self._seconds_left())} left"]
+            [
+                f"{share:4.0%} {self._progress.env_steps:>9} steps",
+                f"{fps:.0f} fps",
+                *shown,
+                f"{_clock(self._seconds_left())} left",
+            ]
         )
 
     def _table(self) -> Table:
@@ -102,7 +115,9 @@ class Display:
             if name in self._values:
                 table.add_row(name, f"{self._values[name]:.4g}")
         total = sum(self._phases.values()) or 1.0
-        split = [f"{phase} {seconds / total:.0%}" for phase, seconds in sorted(self._phases.items(), key=lambda kv: -kv[1])]
+        split = [
+            f"{phase} {seconds / total:.0%}" for phase, seconds in sorted(self._phases.items(), key=lambda kv: -kv[1])
+        ]
         table.add_row("time", ", ".join(split))
         return table
 

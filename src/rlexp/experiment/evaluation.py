@@ -55,11 +55,13 @@ class Evaluation:
         return results
 
     def state_dict(self) -> dict[str, Any]:
-        return {"every": self._every.state_dict(), "best": self._best}
+        return {"best": self._best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._every.load_state_dict(state["every"])
         self._best = state["best"]
+
+    def resume(self, env_steps: int) -> None:
+        self._every.resume(env_steps)
 
 
 def save_weights(path: Path, state: TrainState) -> None:

@@ -1,7 +1,7 @@
 """The distinct evaluation routine: its own environments and streams, the same episodes for every run, cached.
 
-Episode n is reset with a seed that depends on (evaluation.seed, n) alone, so two runs, seeds or algorithms meet the same
-episodes and may be compared in pairs. What was measured for a set of weights is kept in a file under their digest.
+Episode n is reset with a seed that depends on (evaluation.seed, n) alone, so two runs, seeds or algorithms meet the
+same episodes and may be compared in pairs. What was measured for a set of weights is kept in a file under their digest.
 """
 
 import hashlib
@@ -73,12 +73,14 @@ class Evaluator:
             if path is not None:
                 columns = {"seed": known.seeds, "return": known.returns, "length": known.lengths}
                 write_json(path, {"policy": policy, "env": self._spec.id, "episodes": columns})
-        return Result(*(column[:episodes] for column in known))
+        return Result(known.seeds[:episodes], known.returns[:episodes], known.lengths[:episodes])
 
     def _cache(self, state: TrainState, policy: str) -> Path | None:
         if self._directory is None:
             return None
-        digest = hashlib.sha256(repr((self._spec, self._config["env"]["kwargs"], policy, self._settings["seed"])).encode())
+        digest = hashlib.sha256(
+            repr((self._spec, self._config["env"]["kwargs"], policy, self._settings["seed"])).encode()
+        )
         for name, values in sorted(state.weights().items()):
             digest.update(name.encode() + values.numpy().tobytes())
         return self._directory / f"{digest.hexdigest()[:16]}.json"
@@ -91,7 +93,9 @@ class Evaluator:
         def number(i: int, k: int) -> int:
             return i + num_envs * k
 
-        vector = make_vector(self._config, self._spec, num_envs, lambda i, k: derive_seed(seed, "evaluation", number(i, k)))
+        vector = make_vector(
+            self._config, self._spec, num_envs, lambda i, k: derive_seed(seed, "evaluation", number(i, k))
+        )
         streams = [Stream(seed, "evaluation noise", i) for i in range(num_envs)]
         found: dict[int, Episode] = {}
         randomness = np.zeros((num_envs, noise.size), np.float32)
@@ -120,5 +124,3 @@ def _read(path: Path | None) -> Result:
         return Result(list(columns.get("seed", [])), list(columns.get("return", [])), list(columns.get("length", [])))
     except (StorageError, KeyError, TypeError, AttributeError):
         return Result([], [], [])
-
-

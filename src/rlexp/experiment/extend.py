@@ -9,7 +9,18 @@ import yaml
 from rlexp.errors import ConfigError, StorageError
 from rlexp.storage import copy_tree, read_json
 
-CHANGEABLE = ("extend", "total_env_steps", "display", "outputs", "device", "execution", "logger", "checkpoint", "tags", "restart")
+CHANGEABLE = (
+    "extend",
+    "total_env_steps",
+    "display",
+    "outputs",
+    "device",
+    "execution",
+    "logger",
+    "checkpoint",
+    "tags",
+    "restart",
+)
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -42,7 +53,7 @@ def extended_config(config: Mapping[str, Any], overrides: Sequence[str]) -> dict
         raise ConfigError(f"extend={parent}: is not finished; run its own command again to continue it")
     if config["total_env_steps"] <= base["total_env_steps"]:
         raise ConfigError(
-            f"total_env_steps={config['total_env_steps']}: must be more than the {base['total_env_steps']} that {parent} has"
+            f"total_env_steps={config['total_env_steps']}: must exceed the {base['total_env_steps']} of {parent}"
         )
     return base | {key: config[key] for key in CHANGEABLE if key in config}
 

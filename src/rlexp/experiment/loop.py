@@ -6,13 +6,15 @@ from rlexp.experiment.build import Parts
 from rlexp.types import Callback
 
 
-def train(parts: Parts, callbacks: Sequence[Callback]) -> str:
-    """Run until `total_env_steps` or until a callback asks to stop. Returns why it ended.
+def train(parts: Parts, callbacks: Sequence[Callback]) -> str | None:
+    """Run until `total_env_steps`, until the experience is finished, or until a callback asks to stop.
+
+    Returns the callback's reason, None where the run came to its end.
 
     May be called on parts that were loaded from a checkpoint: it goes on where they stand.
     """
     state, experience, clock = parts.state, parts.experience, parts.clock
-    while state.progress.env_steps < state.progress.total_env_steps:
+    while state.progress.env_steps < state.progress.total_env_steps and not experience.finished:
         clock.switch("other")
         batch = experience.next(parts.actor, state.progress)
         state.progress = state.progress._replace(env_steps=experience.env_steps)
@@ -26,4 +28,4 @@ def train(parts: Parts, callbacks: Sequence[Callback]) -> str:
             reason = callback(state.progress, update, state)
             if reason is not None:
                 return reason
-    return "all steps taken"
+    return None

@@ -26,9 +26,16 @@ class Metric:
 
 
 TABLE: tuple[Metric, ...] = (
-    Metric("episode/return", "undiscounted sum of rewards of an episode, raw, over the episodes that ended", "mean", STEPPED),
+    Metric(
+        "episode/return",
+        "undiscounted sum of rewards of an episode, raw, over the episodes that ended",
+        "mean",
+        STEPPED,
+    ),
     Metric("episode/length", "steps of an episode, over the episodes that ended", "mean", STEPPED),
-    Metric("episode/reward_per_step", "sum of rewards over sum of steps of the episodes that ended", "present", STEPPED),
+    Metric(
+        "episode/reward_per_step", "sum of rewards over sum of steps of the episodes that ended", "present", STEPPED
+    ),
     Metric("episode/count", "episodes that ended", "present", STEPPED),
     Metric("eval/return", "undiscounted return of the evaluation episodes, the same for every run", "mean", VALUE),
     Metric("eval/return_std", "standard deviation of the return over those episodes, not over seeds", "present", VALUE),
@@ -36,15 +43,30 @@ TABLE: tuple[Metric, ...] = (
     Metric("loss/actor", "negative surrogate objective of the policy, without the entropy bonus", "mean", POLICY),
     Metric("loss/critic", "half the mean squared distance of V to its target, before value_coef", "mean", POLICY),
     Metric("loss/q", "Huber loss of the TD error", "mean", frozenset({"DQN"})),
-    Metric("policy/entropy", "entropy of the policy that acts, nats; of the epsilon-greedy one for Q-learning", "mean", STEPPED),
+    Metric(
+        "policy/entropy",
+        "entropy of the policy that acts, nats; of the epsilon-greedy one for Q-learning",
+        "mean",
+        STEPPED,
+    ),
     Metric("policy/approx_kl", "KL(old, new) from samples, mean of (ratio - 1) - log ratio", "mean", POLICY),
     Metric("policy/clip_fraction", "share of samples whose ratio is outside 1 +- clip_ratio", "mean", POLICY),
     Metric("policy/clip_ratio", "present value of the schedule", "present", POLICY),
-    Metric("value/max_q", "largest Q(s, a) of a batch, over states and actions; grows without end when learning diverges", "max", Q),
+    Metric(
+        "value/max_q",
+        "largest Q(s, a) of a batch, over states and actions; grows without end when learning diverges",
+        "max",
+        Q,
+    ),
     Metric("value/mean", "mean V(s), or Q(s, a) of the actions taken, of a batch", "mean", VALUE),
     Metric("value/target", "mean regression target of a batch", "mean", VALUE),
     Metric("value/td_error", "mean absolute one-step TD error, r + discount V(s') - V(s) or its Q form", "mean", VALUE),
-    Metric("value/bellman_residual", "largest |T Q - Q| of a sweep, over states and actions", "mean", frozenset({"ValueIteration"})),
+    Metric(
+        "value/bellman_residual",
+        "largest |T Q - Q| of a sweep, over states and actions",
+        "mean",
+        frozenset({"ValueIteration"}),
+    ),
     Metric("value/explained_variance", "1 - Var(target - V) / Var(target): 1 is perfect, 0 a constant", "mean", POLICY),
     Metric("optimizer/learning_rate", "present value of the schedule", "present", STEPPED),
     Metric("optimizer/grad_norm_actor", "2-norm of the actor's gradient before clipping", "mean", POLICY),
@@ -52,7 +74,12 @@ TABLE: tuple[Metric, ...] = (
     Metric("optimizer/grad_norm_q", "2-norm of the Q network's gradient before clipping", "mean", frozenset({"DQN"})),
     Metric("exploration/epsilon", "probability of a random action", "present", frozenset({"DQN"})),
     Metric("replay/size", "transitions in the buffer", "present", frozenset({"DQN"})),
-    Metric("time/fps", "environment steps per second of wall time since the last row, everything included", "present", VALUE),
+    Metric(
+        "time/fps",
+        "environment steps per second of wall time since the last row, everything included",
+        "present",
+        VALUE,
+    ),
     Metric("time/act", "seconds choosing actions since the last row", "present", STEPPED),
     Metric("time/env", "seconds in the environments", "present", STEPPED),
     Metric("time/sample", "seconds drawing batches from the buffer", "present", frozenset({"DQN"})),

@@ -24,7 +24,11 @@ def provenance(command: list[str], device: torch.device) -> dict[str, Any]:
         "command": command,
         "python": sys.version.split()[0],
         "versions": versions,
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "torch": torch.backends.cpu.get_cpu_capability()},
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "torch": torch.backends.cpu.get_cpu_capability(),
+        },
         "device": str(device),
         "git": _git(),
     }

@@ -53,7 +53,7 @@ class Rows:
             pending = self._pending
             for name, value in update.metrics.items():
                 pending.setdefault(name, []).append(value)
-        last = progress.env_steps >= progress.total_env_steps
+        last = progress.env_steps >= progress.total_env_steps or self._experience.finished
         if self._every.due(progress.env_steps) or last:
             self.write_training_row(progress, state)
         return None
@@ -87,19 +87,18 @@ class Rows:
         phases = {f"time/{phase}": seconds for phase, seconds in sorted(self._clock.drain().items())}
         return {"time/fps": (progress.env_steps - steps) / max(now - then, 1e-9), **phases}
 
-    def restart_timing(self, env_steps: int) -> None:
-        """Forget the time before now: what a resumed run did before it was stopped, or an evaluation."""
+    def resume(self, env_steps: int) -> None:
+        """Go on after a turn at `env_steps`; time counts from now."""
+        self._every.resume(env_steps)
         self._clock.drain()
         self._last = (time.perf_counter(), env_steps)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "rows": self._log.next_seq,
-            "every": self._every.state_dict(),
             "pending": {name: torch.stack(values) for name, values in self._pending.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._log.cut(state["rows"])
-        self._every.load_state_dict(state["every"])
         self._pending = {name: list(values.unbind()) for name, values in state["pending"].items()}

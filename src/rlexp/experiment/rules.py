@@ -28,8 +28,8 @@ def action_space(c: Choice) -> str | None:
     if c.spec.action.kind in c.algorithm.actions:
         return None
     return (
-        f"{c.algorithm.__name__} needs {' or '.join(sorted(c.algorithm.actions))} actions, {c.spec.id} has {c.spec.action.kind} "
-        "ones; choose another algorithm or env"
+        f"{c.algorithm.__name__} needs {' or '.join(sorted(c.algorithm.actions))} actions, {c.spec.id} has "
+        f"{c.spec.action.kind} ones; choose another algorithm or env"
     )
 
 
@@ -95,8 +95,8 @@ def network_input(c: Choice) -> str | None:
     if kind in c.network.takes:
         return None
     return (
-        f"network {c.network.__name__} takes {' or '.join(sorted(c.network.takes))} observations, {c.spec.id} gives {kind} "
-        "ones; choose another network or env"
+        f"network {c.network.__name__} takes {' or '.join(sorted(c.network.takes))} observations, {c.spec.id} gives "
+        f"{kind} ones; choose another network or env"
     )
 
 
@@ -110,7 +110,8 @@ def minibatches(c: Choice) -> str | None:
         return None
     return (
         f"a rollout has {samples} samples (experience.rollout_length={length} x experience.num_envs="
-        f"{c.config['experience']['num_envs']}), which do not divide into algorithm.num_minibatches={count} of two or more"
+        f"{c.config['experience']['num_envs']}), which do not divide into algorithm.num_minibatches={count} of two or "
+        "more samples; change one of them"
     )
 
 
@@ -167,7 +168,10 @@ def interval_fits(c: Choice) -> str | None:
     for group in INTERVALS:
         interval = (c.config[group] or {}).get("interval")
         if interval is not None and interval > total:
-            return f"{group}.interval={interval} is longer than the run, total_env_steps={total}; lower it, or null for a part of the run"
+            return (
+                f"{group}.interval={interval} is longer than the run, total_env_steps={total}; lower it, or set it to "
+                "null for a part of the run"
+            )
     return None
 
 

@@ -16,8 +16,8 @@ def evaluate_saved(run: Path, weights: str, episodes: int, policy: str | None, p
     """Evaluate `weights` ("final" or "best") of a run; what is cached for them costs nothing.
 
     plugins: packages of the user's; those that the saved file names are not trusted.
-    Raises ConfigError where the folder is no run or has no evaluation settings, StorageError where weights are missing or
-    do not fit.
+    Raises ConfigError where the folder is no run or has no evaluation settings, StorageError where weights are missing
+    or do not fit.
     """
     checked = check(read_config(run), trusted_plugins=plugins)
     if checked.config["evaluation"] is None:

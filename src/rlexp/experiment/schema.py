@@ -35,7 +35,7 @@ class Schema:
     # ---------------------------------------------------------------------------------------------------- checking
 
     def settings(self, node: Any, kind: type, where: str = "") -> dict[str, Any]:
-        """The mapping `node` with the fields of dataclass `kind`, each checked; raises ConfigError for the first fault."""
+        """The mapping `node` with the fields of dataclass `kind`, each checked; raises ConfigError."""
         if not isinstance(node, Mapping):
             raise ConfigError(f"{where}={_show(node)}: must be a mapping with the keys {', '.join(_hints(kind))}")
         hints = _hints(kind)
@@ -48,9 +48,13 @@ class Schema:
     def part(self, node: Any, where: str) -> dict[str, Any]:
         """A node with a `_target_`: its keys against the target's parameters. Returns it with normalised values."""
         if not isinstance(node, Mapping) or "_target_" not in node:
-            raise ConfigError(f"{where}={_show(node)}: nothing is chosen for {where.split('.')[0]}; a part needs a _target_")
+            raise ConfigError(
+                f"{where}={_show(node)}: nothing is chosen for {where.split('.')[0]}; a part needs a _target_"
+            )
         target = resolve(_text(node["_target_"], where), where, self.plugins)
         fields = config_fields(target)
+        if not isinstance(node.get("_partial_", True), bool):
+            raise ConfigError(f"{where}._partial_={_show(node['_partial_'])}: must be true or false")
         given = {key: value for key, value in node.items() if key not in RESERVED}
         _refuse_unknown(given, fields, where)
         for key, (_, required) in fields.items():
@@ -179,9 +183,9 @@ def _plain(schema: Schema, value: Any, hint: Any, where: str, also: str = "") ->
         return value
     if origin is Literal:
         if value not in arguments or isinstance(value, bool):
-            raise ConfigError(
-                f"{where}={_show(value)}: must be one of {', '.join(map(str, arguments))}{nearest(str(value), map(str, arguments))}"
-            )
+            choices = [str(argument) for argument in arguments]
+            near = nearest(str(value), choices)
+            raise ConfigError(f"{where}={_show(value)}: must be one of {', '.join(choices)}{near}")
         return value
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
@@ -231,5 +235,12 @@ def _show(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a mapping"}
+    names = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a mapping",
+    }
     return "null" if value is None else names.get(type(value), type(value).__name__)

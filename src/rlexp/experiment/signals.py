@@ -12,7 +12,7 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGUSR1: 75}
 
 
 class Signals:
-    """A callback that asks the loop to stop after a signal. A second Ctrl-C stops at once; the last checkpoint stays."""
+    """A callback that asks the loop to stop after a signal. A second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -23,7 +23,9 @@ class Signals:
 
     def error(self, saved: str) -> Interrupted:
         assert self.received is not None
-        return Interrupted(f"stopped by {self.received.name}, {saved}; the same command continues", CODES[self.received])
+        return Interrupted(
+            f"stopped by {self.received.name}, {saved}; the same command continues", CODES[self.received]
+        )
 
     def _handle(self, number: int, frame: Any) -> None:
         again = self.received is not None

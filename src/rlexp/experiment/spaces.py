@@ -1,4 +1,4 @@
-"""What is known of the configured environment before it is made: declared in YAML, or asked of a probe in a subprocess."""
+"""What is known of an environment before it is made: declared in YAML, or asked of a probe in a subprocess."""
 
 import json
 import math
@@ -35,7 +35,9 @@ def probed_spec(env: Mapping[str, Any], plugins: list[str]) -> EnvSpec:
 def _ask(env_id: str, request: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "rlexp.envs.describe", request]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_DEADLINE, stdin=subprocess.DEVNULL)
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=PROBE_DEADLINE, stdin=subprocess.DEVNULL
+        )
     except subprocess.TimeoutExpired:
         raise ConfigError(f"env.id={env_id}: was not made within {PROBE_DEADLINE:g} s; check that it starts") from None
     lines = answer.stdout.strip().splitlines()
@@ -43,7 +45,9 @@ def _ask(env_id: str, request: str) -> dict[str, Any]:
         parsed: dict[str, Any] = json.loads(lines[-1])
     except (IndexError, ValueError):
         last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
-        raise ConfigError(f"env.id={env_id}: the process that made it died (status {answer.returncode}): {last}") from None
+        raise ConfigError(
+            f"env.id={env_id}: the process that made it died (status {answer.returncode}): {last}"
+        ) from None
     if "error" in parsed:
         raise ConfigError(f"env.id={env_id}: cannot be made: {parsed['error']}")
     spec: dict[str, Any] = parsed["spec"]

@@ -1,7 +1,7 @@
 """`_target_`: a name in a configuration to a class or function, by identity, inside allowed packages alone.
 
-A prefix is not enough: `torch.nn.functional.torch.os.mkdir` begins well. Each step of the path must stay inside, and the
-object's own `__module__` too. Nothing outside the allowed packages is imported.
+A prefix is not enough: `torch.nn.functional.torch.os.mkdir` begins well. Each step of the path must stay inside, and
+the object's own `__module__` too. Nothing outside the allowed packages is imported.
 """
 
 import importlib
@@ -12,7 +12,15 @@ from typing import Any
 
 from rlexp.errors import ConfigError, nearest
 
-ALLOWED = ("rlexp.algorithms", "rlexp.experience", "rlexp.functional", "rlexp.networks", "rlexp.state", "torch.nn", "torch.optim")
+ALLOWED = (
+    "rlexp.algorithms",
+    "rlexp.experience",
+    "rlexp.functional",
+    "rlexp.networks",
+    "rlexp.state",
+    "torch.nn",
+    "torch.optim",
+)
 
 
 def resolve(path: str, where: str, plugins: Sequence[str] = ()) -> Callable[..., Any]:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlexp.networks.layers import AppendLogStd, OneHot, Squeeze, Table
+from rlexp.networks.layers import AppendLogStd, Linear, OneHot, Squeeze, Table
 
 Array = np.ndarray
 Op = Callable[[Array], Array]
+KNOWN = (Linear, nn.Linear, nn.Tanh, nn.ReLU, Squeeze, OneHot, Table, AppendLogStd)
 
 
 def numpy_forward(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
@@ -35,7 +36,7 @@ def numpy_forward(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
 def _operations(module: nn.Module) -> list[Op] | None:
     if any(p.device.type != "cpu" for p in module.parameters()):
         return None
-    if isinstance(module, nn.Sequential):
+    if type(module) is nn.Sequential:
         operations: list[Op] = []
         for child in module:
             inner = _operations(child)
@@ -43,14 +44,16 @@ def _operations(module: nn.Module) -> list[Op] | None:
                 return None
             operations += inner
         return operations
-    if isinstance(module, nn.Identity):
+    if type(module) is nn.Identity:
         return []
     operation = _operation(module)
     return None if operation is None else [operation]
 
 
 def _operation(module: nn.Module) -> Op | None:
-    if isinstance(module, nn.Linear):
+    if type(module) not in KNOWN:  # not isinstance: what derives from a known layer may compute something else
+        return None
+    if isinstance(module, nn.Linear) and module.bias is not None:
         weight, bias = module.weight.detach().numpy().T, module.bias.detach().numpy()
 
         def linear(x: Array) -> Array:

@@ -4,7 +4,7 @@ from torch import nn
 
 from rlexp.functional.distributions import DiagonalGaussian
 from rlexp.networks.layers import AppendLogStd, Linear, Squeeze
-from rlexp.types import EnvSpec, Encoder, PolicyFamily
+from rlexp.types import Encoder, EnvSpec, PolicyFamily
 
 
 def policy_network(spec: EnvSpec, encoder: Encoder, policy: PolicyFamily) -> nn.Module:

@@ -1,0 +1,5 @@
+"""`python -m rlexp` is the command `rlexp`."""
+
+from rlexp.cli.main import main
+
+main()
