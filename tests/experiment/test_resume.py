@@ -57,7 +57,7 @@ def test_killed_runs_equal_the_undisturbed_one(case: str, tmp_path: Path) -> Non
     assert difference(expected, remains(overrides, tmp_path / "killed")) is None
 
 
-# ------------------------------------------------------------------------------------------- every saved field is needed
+# --------------------------------------------------------------------------------------- every saved field is needed
 
 MUTATED = {
     "ppo": ["algorithm=ppo", "total_env_steps=900", "experience.rollout_length=50", "algorithm.num_epochs=1"],
@@ -211,7 +211,7 @@ def test_extend_goes_on_from_a_finished_run(tmp_path: Path) -> None:
     assert rlexp(f"extend={parent}", "total_env_steps=3000", "algorithm.gamma=0.5").returncode == 2
 
 
-# -------------------------------------------------------------------------------------------------- signals, two at once
+# ---------------------------------------------------------------------------------------------- signals, two at once
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
@@ -279,7 +279,11 @@ def test_difference_sees_single_bits() -> None:
     """The comparison that the tests above stand on."""
     tree = {"a": [1, {"b": np.arange(3.0)}], "c": torch.zeros(2), "d": float("nan")}
     assert difference(tree, copy.deepcopy(tree)) is None
-    for path, value in ((("a", 0), 2), (("a", 1, "b"), np.nextafter(np.arange(3.0), 9)), (("c",), torch.zeros(2).neg())):
+    for path, value in (
+        (("a", 0), 2),
+        (("a", 1, "b"), np.nextafter(np.arange(3.0), 9)),
+        (("c",), torch.zeros(2).neg()),
+    ):
         changed = copy.deepcopy(tree)
         get(changed, path[:-1])[path[-1]] = value
         assert difference(tree, changed) is not None

@@ -1,0 +1,50 @@
+"""Fixtures that every test may use. Torch runs on one thread, as it does in a run."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import settings
+
+from rlexp import storage
+from rlexp.experiment.spaces import declared_spec
+from rlexp.types import EnvSpec, Progress
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.load_profile("repeatable")
+torch.set_num_threads(1)
+
+
+def env_config(name: str) -> dict[str, Any]:
+    """A file of the `env` group as plain values."""
+    node: dict[str, Any] = yaml.safe_load((CONF / "env" / f"{name}.yaml").read_text())
+    return node
+
+
+def env_spec(name: str, time_limit: int | None = None) -> EnvSpec:
+    """What `conf/env/<name>.yaml` declares, with another time limit where one is given."""
+    spec = declared_spec({**env_config(name), "time_limit": time_limit})
+    assert spec is not None
+    return spec
+
+
+@pytest.fixture
+def progress() -> Callable[..., Progress]:
+    """A Progress at a number of environment steps."""
+
+    def make(env_steps: int = 0, total_env_steps: int = 1000, updates: int = 0) -> Progress:
+        return Progress(env_steps, updates, total_env_steps)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def no_storage_hook() -> Iterator[None]:
+    """A test that leaves a hook behind does not fail the next one."""
+    yield
+    storage.before_operation = None

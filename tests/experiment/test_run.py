@@ -1,0 +1,188 @@
+"""Whole runs: what they log, what must not change them, what they leave."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from make_docs import DOCS, metrics_page, rules_page
+
+from rlexp.errors import EnvironmentFailure, NonFiniteError
+from rlexp.experiment.compose import conf_dir
+from rlexp.experiment.metrics import TABLE, required_of
+from rlexp.experiment.run import read_status
+from rlexp.experiment.saved import evaluate_saved
+from rlexp.storage import read_json, read_rows
+from tests.experiment.support import TINY, rows_of, run_in
+
+ALGORITHMS = {
+    "PPO": ["algorithm=ppo", "experience.rollout_length=10"],
+    "DQN": ["algorithm=dqn", "experience.learning_starts=100"],
+    "ValueIteration": ["algorithm=value_iteration", "env=frozen_lake", "total_env_steps=300"],
+}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_promised_metric_is_logged_and_finite(algorithm: str, tmp_path: Path) -> None:
+    folder = run_in(tmp_path, *TINY, *ALGORITHMS[algorithm])
+    logged: dict[str, Any] = {}
+    for row in read_rows(folder / "rows.jsonl"):
+        logged |= row
+    promised = required_of(algorithm)
+    assert [name for name in promised if name not in logged] == []
+    assert [name for name in promised if not isinstance(logged[name], (int, float))] == []  # "NaN" is text
+    known = {metric.name for metric in TABLE}
+    extra = {"seq", "kind", "env_steps", "updates", "eval/episodes"}
+    assert [n for n in logged if n not in known | extra and not n.startswith(("final/", "best/"))] == []
+
+
+def test_the_table_has_a_line_for_every_recommended_diagnostic() -> None:
+    names = {metric.name for metric in TABLE}
+    assert len(names) == len(TABLE)
+    recommended = {
+        "value/max_q",
+        "value/td_error",
+        "optimizer/grad_norm_actor",
+        "policy/entropy",
+        "episode/return",
+        "episode/reward_per_step",
+        "episode/length",
+        "time/fps",
+    }
+    assert recommended <= names
+
+
+def test_the_pages_made_from_the_code_are_fresh() -> None:
+    assert (DOCS / "metrics.md").read_text() == metrics_page()
+    assert (DOCS / "rules.md").read_text() == rules_page()
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
+@pytest.mark.parametrize("other", [["evaluation=none"], ["display=plain"], ["evaluation.policy=sampled"]], ids=" ".join)
+def test_what_must_not_change_a_training_row(algorithm: str, other: list[str], tmp_path: Path) -> None:
+    changed = [option for option in TINY if not other[0].startswith("evaluation=none") or "evaluation." not in option]
+    base = run_in(tmp_path / "base", *TINY, *ALGORITHMS[algorithm])
+    varied = run_in(tmp_path / "varied", *changed, *ALGORITHMS[algorithm], *other)
+    assert len(rows_of(base, "train")) > 5
+    assert rows_of(base, "train") == rows_of(varied, "train")
+
+
+def test_the_same_seed_gives_the_same_rows_whatever_the_global_generators_hold(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    first = run_in(tmp_path / "first", *TINY, *ALGORITHMS["PPO"])
+    torch.manual_seed(2)
+    second = run_in(tmp_path / "second", *TINY, *ALGORITHMS["PPO"])
+    third = run_in(tmp_path / "third", *TINY, *ALGORITHMS["PPO"], "seed=1")
+    assert rows_of(first) == rows_of(second)
+    assert rows_of(first) != rows_of(third)
+
+
+# ---------------------------------------------------------------------------------------------------- evaluation
+
+
+def test_evaluation_is_paired_and_cached(tmp_path: Path) -> None:
+    first = run_in(tmp_path / "a", *TINY, *ALGORITHMS["PPO"])
+    second = run_in(tmp_path / "b", *TINY, *ALGORITHMS["DQN"], "seed=5", "algorithm.gamma=0.9")
+    results = [evaluate_saved(folder, "final", 6, None) for folder in (first, second)]
+    assert results[0].seeds == results[1].seeds
+    assert len(set(results[0].seeds)) == 6
+
+    files = sorted((first / "evaluations").iterdir())
+    before = [file.stat().st_mtime_ns for file in files]
+    again = evaluate_saved(first, "final", 6, None)
+    assert again == results[0]
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert evaluate_saved(first, "final", 4, None).returns == results[0].returns[:4]
+    assert evaluate_saved(first, "final", 8, None).returns[:6] == results[0].returns
+    assert len(evaluate_saved(first, "final", 3, "sampled").returns) == 3
+    status = read_status(first)
+    assert set(status["results"]) == {"final", "best"}
+    assert status["results"]["final"]["return"] == pytest.approx(evaluate_saved(first, "final", 3, None).mean)
+
+
+def test_the_cache_is_what_is_read(tmp_path: Path) -> None:
+    """A changed file changes the answer: nothing is measured twice."""
+    folder = run_in(tmp_path, *TINY, *ALGORITHMS["ValueIteration"])
+    for file in (folder / "evaluations").iterdir():
+        held = json.loads(file.read_text())
+        held["episodes"]["return"] = [42.0 for _ in held["episodes"]["return"]]
+        file.write_text(json.dumps(held))
+    assert evaluate_saved(folder, "final", 3, None).mean == 42.0
+    assert evaluate_saved(folder, "final", 30, None).mean != 42.0
+
+
+# ---------------------------------------------------------------------------------------------------- failures
+
+
+def test_diverging_numbers_end_the_run_with_code_4_and_keep_the_last_checkpoint(tmp_path: Path) -> None:
+    line = [*TINY, *ALGORITHMS["DQN"], "optimizer.learning_rate=1e25", "optimizer.max_grad_norm=null"]
+    line += ["algorithm.huber_delta=1e30", "checkpoint.interval=60", "logger.interval=60"]
+    with pytest.raises(NonFiniteError, match="env_steps="):
+        run_in(tmp_path, *line)
+    (folder,) = tmp_path.glob("*/*/s0")
+    assert read_status(folder)["exit_code"] == 4
+    assert list((folder / "checkpoints").glob("[0-9]*"))
+
+
+def test_an_environment_that_raises_ends_the_run_with_code_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+    def fail(self: Any, action: int) -> None:
+        raise RuntimeError("the pole broke")
+
+    monkeypatch.setattr(CartPoleEnv, "step", fail)
+    with pytest.raises(EnvironmentFailure, match=r"the pole broke; environment 0, episode seed \d+, step 0"):
+        run_in(tmp_path, *TINY, *ALGORITHMS["PPO"])
+    (folder,) = tmp_path.glob("*/*/s0")
+    assert read_status(folder)["exit_code"] == 3
+
+
+# ---------------------------------------------------------------------------------------------------- commands
+
+
+def test_a_sweep_runs_each_job_and_recognises_finished_ones(tmp_path: Path) -> None:
+    line = ["-m", "seed=0,1,2", *TINY, *ALGORITHMS["ValueIteration"], f"outputs={tmp_path}"]
+    first = command("rlexp", *line)
+    assert first.returncode == 0, first.stderr
+    assert [text.split(":")[0] for text in first.stdout.splitlines()] == ["finished"] * 3
+    again = command("rlexp", *line)
+    assert [text.split(":")[0] for text in again.stdout.splitlines()] == ["finished already"] * 3
+    names = {read_json(path)["name"] for path in tmp_path.glob("*/*/s*/run.json")}
+    assert {name.rsplit(" ", 1)[1] for name in names} == {"s0", "s1", "s2"}
+
+
+def test_check_and_evaluate_commands(tmp_path: Path) -> None:
+    line = [*TINY, *ALGORITHMS["ValueIteration"], f"outputs={tmp_path}"]
+    said = command("rlexp.cli.check", *line)
+    assert said.returncode == 0
+    assert said.stdout.startswith("ok: ")
+    assert list(tmp_path.iterdir()) == []
+    assert command("rlexp", *line).returncode == 0
+    (folder,) = tmp_path.glob("*/*/s0")
+    evaluated = command("rlexp.cli.evaluate", str(folder), "--episodes", "7")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "over 7 episodes" in evaluated.stdout
+    assert command("rlexp.cli.evaluate", str(tmp_path)).returncode == 2
+
+
+def test_help_and_composed_configuration_are_shown() -> None:
+    assert "rlexp algorithm=dqn" in command("rlexp", "--help").stdout
+    shown = command("rlexp", "--cfg", "job", "algorithm=dqn")
+    assert "rlexp.algorithms.dqn.DQN" in shown.stdout
+    assert (conf_dir() / "config.yaml").is_file()
+
+
+def command(module: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    code = f"from {'rlexp.cli.main' if module == 'rlexp' else module} import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in conf_dir().glob("experiment/*.yaml")))
+def test_every_preset_runs_under_debug(experiment: str, tmp_path: Path) -> None:
+    line = [f"experiment={experiment}", "debug=tiny", "logger=local", "display=none", "evaluation.num_envs=2"]
+    folder = run_in(tmp_path, *line)
+    assert read_status(folder)["state"] == "finished"
+    assert rows_of(folder, "train")[-1]["updates"] >= 2
