@@ -24,7 +24,7 @@ class Probe(gymnasium.Env[np.ndarray, int]):
         self.number = number
         self.render_mode = render_mode
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
-        self.action_space = gymnasium.spaces.Discrete(2)
+        self.action_space: gymnasium.Space[Any] = gymnasium.spaces.Discrete(2)
         self._observation = 0.0
 
     def reset(
@@ -49,4 +49,4 @@ class Probe(gymnasium.Env[np.ndarray, int]):
 
 for _number, _id in IDS.items():
     if _id not in gymnasium.registry:
-        gymnasium.register(_id, entry_point=Probe, kwargs={"number": _number}, max_episode_steps=10)
+        gymnasium.register(_id, entry_point="rlexp.envs.probes:Probe", kwargs={"number": _number}, max_episode_steps=10)

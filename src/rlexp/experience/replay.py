@@ -1,7 +1,7 @@
 """Past data, drawn again and again: the experience of off-policy algorithms.
 
-Three processes at rates of their own (V12): collection fills the buffer, regression draws from it, and the algorithm moves
-its target network.
+Three processes at rates of their own (V12): collection fills the buffer, regression draws from it, and the algorithm
+moves its target network.
 """
 
 from typing import Annotated, Any, ClassVar
