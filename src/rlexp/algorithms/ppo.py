@@ -89,7 +89,7 @@ class PPO:
         steps: list[Metrics] = []
         for _ in range(self.num_epochs):
             order = state.permutation("minibatches", num_samples)
-            for index in order.split(num_samples // self.num_minibatches):
+            for index in order.chunk(self.num_minibatches):
                 minibatch = Minibatch(*(x[index] for x in data))
                 steps.append(state.minimize(("actor", "critic"), self.loss, minibatch, clip_ratio, active=active))
                 if active is not None and self.target_kl is not None:

@@ -71,7 +71,7 @@ def compose_jobs(arguments: Sequence[str], *, multirun: bool = False) -> list[Co
     with _readable_errors(), _hydra():
         loader = GlobalHydra.instance().config_loader()
         parsed = _parse(arguments)
-        prepared = [_prepare(override) for override in parsed]
+        prepared = [_prepare(override) for override in parsed if not _is_default_null(override)]
         if not multirun:
             for override in parsed:
                 if override.is_sweep_override():
@@ -132,6 +132,11 @@ def _prepare(override: Override) -> str:
     if override.is_delete() or _is_choice(override.key_or_group):
         return line
     return f"++{line}"
+
+
+def _is_default_null(override: Override) -> bool:
+    """`experiment=null` and `debug=null` say what holds anyway; Hydra would refuse them."""
+    return override.key_or_group in ("experiment", "debug") and override.value() is None and not override.is_delete()
 
 
 def _typed(line: str) -> str:

@@ -87,7 +87,7 @@ class Evaluator:
 
     def _run(self, progress: Progress, episodes: int, *, explore: bool) -> Result:
         """Environment i plays episodes i, i + B, i + 2 B, ...; episodes beyond the last are not counted."""
-        num_envs = min(episodes, self._settings["num_envs"])
+        num_envs: int = min(episodes, self._settings["num_envs"])
         seed, noise = self._settings["seed"], self._actor.noise
 
         def number(i: int, k: int) -> int:

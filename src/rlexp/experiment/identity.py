@@ -67,5 +67,5 @@ def next_run_directory(config: Mapping[str, Any]) -> Path:
 def human_name(overrides: Sequence[str], seed: int) -> str:
     """What the user changed, and the seed: the name of the W&B run."""
     quiet = ("seed", "outputs", "display", "logger", "device", "tags", "restart", "execution", "checkpoint")
-    changed = [o for o in overrides if not o.lstrip("+~").startswith(quiet)]
-    return " ".join([*(changed or ["default"]), f"s{seed}"])[:120]
+    changed = [o for o in overrides if o.lstrip("+~").partition("=")[0].split(".")[0] not in quiet]
+    return f"{' '.join(changed or ['default'])[:100]} s{seed}"

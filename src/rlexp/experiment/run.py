@@ -113,8 +113,11 @@ def _train_and_evaluate(
         evaluation = _make_evaluation(checked, parts, rows, directory)
         checkpointer = _make_checkpointer(config, directory, parts, rows, evaluation)
         if _load(directory, checkpointer, log, parts, display):
-            for part in (rows, checkpointer, *([evaluation] if evaluation else [])):
-                part.resume(parts.state.progress.env_steps)
+            env_steps = parts.state.progress.env_steps
+            rows.resume(env_steps)
+            checkpointer.resume(env_steps)
+            if evaluation is not None:
+                evaluation.resume(env_steps)
         mirror.start()  # after the cut: from here on rows only come
         callbacks: list[Callback] = [rows, *([evaluation] if evaluation else []), checkpointer, display, signals]
         stopped = train(parts, callbacks)

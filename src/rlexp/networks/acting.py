@@ -57,7 +57,7 @@ def _operation(module: nn.Module) -> Op | None:
         weight, bias = module.weight.detach().numpy().T, module.bias.detach().numpy()
 
         def linear(x: Array) -> Array:
-            y = x @ weight
+            y: Array = x @ weight
             y += bias
             return y
 
