@@ -3,8 +3,8 @@
     python scripts/config_faults.py                # all of them, in this process, with a count for each kind
 
 Every one must end with exit code 2 and one line on stderr, in under five seconds, and leave nothing behind. The kinds:
-each key with a typing error (one letter left out, doubled, replaced, or two exchanged; also behind + and ++), each field
-with a wrong type, each bounded field out of its range, each group with an unknown choice, each pair rule.
+each key with a typing error (one letter left out, doubled, replaced, or two exchanged; also behind + and ++), each
+field with a wrong type, each bounded field out of its range, each group with an unknown choice, each pair rule.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from rlexp.cli.common import guarded
 from rlexp.cli.check import command
+from rlexp.cli.common import guarded
 from rlexp.experiment.compose import compose_jobs
 from rlexp.experiment.schema import config_fields
 from rlexp.experiment.settings import Settings
@@ -174,10 +174,16 @@ PAIRS: dict[str, list[list[str]]] = {
     "needs_model": [["algorithm=value_iteration"], ["algorithm=value_iteration", "env=acrobot"]],
     "needed_part": [["estimator=none"], ["network=none"], ["optimizer=none"], ["algorithm=dqn", "exploration=none"]],
     "unused_part": [["exploration=epsilon_greedy"], ["algorithm=dqn", "estimator=gae"]],
-    "estimator_input": [["++plugins=[config_faults]", "estimator._target_=config_faults.needs_q", "~estimator.lambda_"]],
+    "estimator_input": [
+        ["++plugins=[config_faults]", "estimator._target_=config_faults.needs_q", "~estimator.lambda_"]
+    ],
     "estimator_horizon": [["estimator=n_step", "estimator.n_step=126"]],
     "network_input": [["network=table"], ["algorithm=dqn", "network=table", "env=acrobot"]],
-    "minibatches": [["algorithm.num_minibatches=3"], ["algorithm.num_minibatches=1000"], ["experience.num_envs=1", "algorithm.num_minibatches=3"]],
+    "minibatches": [
+        ["algorithm.num_minibatches=3"],
+        ["algorithm.num_minibatches=1000"],
+        ["experience.num_envs=1", "algorithm.num_minibatches=3"],
+    ],
     "rollout_fits": [["total_env_steps=999"], ["experience.rollout_length=100000"]],
     "batch_fits_buffer": [["algorithm=dqn", "experience.batch_size=10001"]],
     "collection_divides": [["algorithm=dqn", "experience.num_envs=3"]],
@@ -209,7 +215,12 @@ OTHERS = [
     ["hydra.nonsense=1"],
     ["hydra/launcher=nonsense"],
     ["algorithm._target_=os.system"],
-    ["network._target_=rlexp.functional.exploration.EpsilonGreedy", "++network.epsilon=0.1", "~network.hidden", "~network.activation"],
+    [
+        "network._target_=rlexp.functional.exploration.EpsilonGreedy",
+        "++network.epsilon=0.1",
+        "~network.hidden",
+        "~network.activation",
+    ],
     ["estimator._target_=rlexp.functional.schedules.constant", "~estimator.lambda_", "++estimator.value=1"],
     ["algorithm._target_=torch.nn.functional.torch.os.mkdir"],
     ["network._target_=rlexp.storage.remove", "++network.path=x"],
@@ -317,7 +328,9 @@ def main() -> int:
             sys.stdout.write(wrong + "\n")
     for kind, count in counts.items():
         sys.stdout.write(f"{count:5} {kind}\n")
-    sys.stdout.write(f"{sum(counts.values())} malformed command lines, {len(bad)} not refused; slowest {slowest:.2f} s\n")
+    sys.stdout.write(
+        f"{sum(counts.values())} malformed command lines, {len(bad)} not refused; slowest {slowest:.2f} s\n"
+    )
     return 1 if bad else 0
 
 

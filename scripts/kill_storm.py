@@ -1,11 +1,12 @@
 """Kill a run again and again and compare what is left with the run that was never killed.
 
-    python scripts/kill_storm.py                      # 50 kills each of PPO and DQN, one at every sweep of value iteration
+    python scripts/kill_storm.py                  # 50 kills of each case, one at every sweep of value iteration
     python scripts/kill_storm.py --kills 100 ppo
 
-Each life of a run is a forked process that goes on from what the one before left. It dies by SIGKILL, at random: half of
-the lives at the n-th operation of the module that writes (so also inside a save), half at a random moment. In the end
-rows (all but time/*), final weights and the whole last checkpoint must equal those of the undisturbed run, bit for bit.
+Each life of a run is a forked process that goes on from what the one before left. It dies by SIGKILL, at random: half
+of the lives at the n-th operation of the module that writes (so also inside a save), half at a random moment. In the
+end rows (all but time/*), final weights and the whole last checkpoint must equal those of the undisturbed run, bit for
+bit.
 """
 
 import argparse
@@ -29,13 +30,24 @@ from rlexp.experiment.compose import compose_jobs
 from rlexp.experiment.display import Display
 from rlexp.experiment.run import choose_directory, run
 
-SHORT = ["logger=local", "display=none", "evaluation.episodes=2", "evaluation.final_episodes=3", "evaluation.num_envs=2"]
+SHORT = [
+    "logger=local",
+    "display=none",
+    "evaluation.episodes=2",
+    "evaluation.final_episodes=3",
+    "evaluation.num_envs=2",
+]
 CASES = {
     "ppo": ["algorithm=ppo", "total_env_steps=6000", "experience.rollout_length=25", "algorithm.num_epochs=2"],
     "ppo_8": ["algorithm=ppo", "total_env_steps=6000", "experience.rollout_length=25"],
     "dqn": ["algorithm=dqn", "total_env_steps=4000", "experience.learning_starts=300", "experience.capacity=2000"],
     "dqn_8": ["algorithm=dqn", "total_env_steps=8000", "experience.learning_starts=800", "experience.capacity=4000"],
-    "value_iteration": ["algorithm=value_iteration", "env=cliff_walking", "total_env_steps=60", "checkpoint.interval=1"],
+    "value_iteration": [
+        "algorithm=value_iteration",
+        "env=cliff_walking",
+        "total_env_steps=60",
+        "checkpoint.interval=1",
+    ],
 }
 CASES["ppo"] += ["experience.num_envs=1", "algorithm.num_minibatches=1"]
 CASES["ppo_8"] += ["experience.num_envs=8"]
@@ -135,7 +147,7 @@ def die_at(n: int, operation: str | None = None, file: str = "") -> Hook:
 
 
 def storm(name: str, kills: int, seed: int, folder: Path) -> tuple[int, str | None]:
-    """Lives of one case until `kills` of them were killed and a run is complete. Returns kills and the first difference."""
+    """Lives of one case until `kills` were killed and a run is complete. Returns kills and the first difference."""
     overrides = [*SHORT, *CASES[name]]
     began = time.monotonic()
     assert live(overrides, folder / "undisturbed") == 0
