@@ -128,9 +128,7 @@ class TrainState:
 
     # ---------------------------------------------------------------------------------------------------- learning
 
-    def minimize(
-        self, names: str | Sequence[str], loss: Loss, *batch: Any, active: Tensor | None = None
-    ) -> Metrics:
+    def minimize(self, names: str | Sequence[str], loss: Loss, *batch: Any, active: Tensor | None = None) -> Metrics:
         """One gradient step of `loss(nets, *batch) -> (scalar, metrics)` on the named networks and on no others.
 
         active: a 0-d mask; where it is 0 the parameters and the optimizer's moments stay as they were.

@@ -14,8 +14,8 @@ COLUMNS = ("observation", "action", "reward", "terminated", "truncated", "next_o
 class UniformBuffer:
     """The last `capacity` transitions, in memory of this process.
 
-    Observations are stored beside their true successors: twice the memory of a shared column, and right at every end of an
-    episode without a special case.
+    Observations are stored beside their true successors: twice the memory of a shared column, and right at every end
+    of an episode without a special case.
     """
 
     def __init__(self, spec: EnvSpec, capacity: int) -> None:

@@ -17,7 +17,7 @@ STEPPED = frozenset({"PPO", "DQN"})
 
 @dataclass(frozen=True)
 class Metric:
-    """`reduce` says what a row shows of the values since the last row: their mean, their maximum, or the present value."""
+    """`reduce` says what a row shows of the values since the last row: mean, maximum, or the present value."""
 
     name: str
     meaning: str

@@ -70,8 +70,8 @@ class Rows:
         bad = [name for name, value in row.items() if not math.isfinite(value)]
         if bad:
             raise NonFiniteError(
-                f"{bad[0]} became {row[bad[0]]} by env_steps={progress.env_steps}; lower optimizer.learning_rate or set "
-                "optimizer.max_grad_norm; the last finite checkpoint is kept"
+                f"{bad[0]} became {row[bad[0]]} by env_steps={progress.env_steps}; lower optimizer.learning_rate or "
+                "set optimizer.max_grad_norm; the last finite checkpoint is kept"
             )
 
     def append(self, kind: str, progress: Progress, values: Row) -> None:

@@ -14,7 +14,7 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
 
 
 def observation_kind(observation: Space) -> str:
-    """"discrete", "vector" (one dim), "image" (three dims) or "tensor": what torsos say that they take."""
+    """ "discrete", "vector" (one dim), "image" (three dims) or "tensor": what torsos say that they take."""
     if isinstance(observation, Discrete):
         return "discrete"
     return {1: "vector", 3: "image"}.get(len(observation.shape), "tensor")
