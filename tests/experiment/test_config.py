@@ -26,7 +26,7 @@ def test_every_malformed_command_line_is_refused() -> None:
 
 
 def test_a_sample_of_malformed_command_lines_is_refused() -> None:
-    generated = [fault for fault in ALL if not fault.kind.startswith(("rule", "other"))][::12]
+    generated = [fault for fault in ALL if not fault.kind.startswith(("rule", "other"))][::25]
     assert {fault.kind for fault in generated} >= {"typing error", "wrong type", "out of range"}
     assert [wrong for fault in generated if (wrong := complaint(fault, refuse(fault.arguments)))] == []
 

@@ -20,11 +20,13 @@ import torch
 from kill_storm import CASES, SHORT, die_at, difference, live, remains
 
 from rlexp import storage
-from rlexp.errors import StorageError
+from rlexp.errors import ConfigError, StorageError
 from rlexp.experiment.check import Checked, check
 from rlexp.experiment.compose import compose_jobs
 from rlexp.experiment.display import Display
+from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.run import choose_directory, read_status, run
+from rlexp.experiment.session import result_line
 
 
 def start(overrides: list[str], outputs: Path) -> Path:
@@ -60,11 +62,11 @@ def test_killed_runs_equal_the_undisturbed_one(case: str, tmp_path: Path) -> Non
 # --------------------------------------------------------------------------------------- every saved field is needed
 
 MUTATED = {
-    "ppo": ["algorithm=ppo", "total_env_steps=900", "experience.rollout_length=50", "algorithm.num_epochs=1"],
+    "ppo": ["algorithm=ppo", "total_env_steps=900", "experience.rollout_length=30", "algorithm.num_epochs=1"],
     "dqn": ["algorithm=dqn", "total_env_steps=900", "experience.learning_starts=200", "experience.capacity=1000"],
 }
 MUTATED["ppo"] += ["experience.num_envs=2"]
-MUTATED["dqn"] += ["experience.updates_per_collection=3", "env.time_limit=12"]
+MUTATED["dqn"] += ["experience.updates_per_collection=3", "env.time_limit=13"]
 COMMON = ["checkpoint.interval=300", "checkpoint.keep=20", "logger.interval=130", "evaluation.interval=300"]
 
 
@@ -91,7 +93,7 @@ def without(tree: Any, path: tuple[Any, ...]) -> Any:
     changed = copy.deepcopy(tree)
     value = get(tree, path)
     if isinstance(value, (np.ndarray, torch.Tensor)):
-        nothing: Any = value * 0
+        nothing: Any = value * 0 if value.any() else value[:0]  # actions may all be 0
     else:
         nothing = {bool: False, int: 0, float: float("-inf"), list: [], dict: {}}[type(value)]
     get(changed, path[:-1])[path[-1]] = nothing
@@ -187,28 +189,29 @@ def test_no_good_checkpoint_left_is_an_error_and_keeps_the_rows(tmp_path: Path) 
 
 
 def test_a_finished_run_says_so_and_restart_makes_another_beside_it(tmp_path: Path) -> None:
-    overrides = ["algorithm=value_iteration", "env=frozen_lake", f"outputs={tmp_path}", "logger=local"]
-    first = rlexp(*overrides)
-    again = rlexp(*overrides)
-    assert first.stdout.startswith("finished: ")
-    assert again.stdout.startswith("finished already: ")
-    folder = Path(again.stdout.rsplit("; ", 1)[1].strip())
-    assert rlexp(*overrides, "restart=true").returncode == 0
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["s0", "s0-2"]
+    checked = _checked(["algorithm=value_iteration", "env=frozen_lake"], tmp_path)
+    first = run(checked, Display("none"))
+    again = run(checked, Display("none"))
+    assert (first.was_finished, again.was_finished) == (False, True)
+    assert result_line(first).startswith("finished: final return")
+    assert result_line(again) == result_line(first).replace("finished:", "finished already:")
+    anew = run(dataclasses.replace(checked, config={**checked.config, "restart": True}), Display("none"))
+    assert (first.directory.name, anew.directory.name) == ("s0", "s0-2")
+    assert not anew.was_finished
 
 
 def test_extend_goes_on_from_a_finished_run(tmp_path: Path) -> None:
-    overrides = [*MUTATED["ppo"], f"outputs={tmp_path}", *SHORT]
-    finished = rlexp(*overrides)
-    parent = Path(finished.stdout.rsplit("; ", 1)[1].strip())
-    extended = rlexp(f"extend={parent}", "total_env_steps=3000", f"outputs={tmp_path}", "logger=local")
-    assert extended.returncode == 0, extended.stderr
-    child = Path(extended.stdout.rsplit("; ", 1)[1].strip())
+    parent = start(MUTATED["ppo"], tmp_path)
+    line = [f"extend={parent}", f"outputs={tmp_path}", "logger=local", "display=none"]
+    (job,) = checked_jobs([*line, "total_env_steps=1500"], multirun=False)
+    child = run(job, Display("none")).directory
     assert child != parent
-    assert max(row["env_steps"] for row in storage.read_rows(child / "rows.jsonl")) == 3000
-    assert storage.read_rows(child / "rows.jsonl")[0] == storage.read_rows(parent / "rows.jsonl")[0]
-    assert rlexp(f"extend={parent}", "total_env_steps=900", f"outputs={tmp_path}").returncode == 2
-    assert rlexp(f"extend={parent}", "total_env_steps=3000", "algorithm.gamma=0.5").returncode == 2
+    rows = storage.read_rows(child / "rows.jsonl")
+    assert rows[-1]["env_steps"] == 1500
+    assert rows[0] == storage.read_rows(parent / "rows.jsonl")[0]
+    for refused in (["total_env_steps=900"], ["total_env_steps=1500", "algorithm.gamma=0.5"]):
+        with pytest.raises(ConfigError):
+            checked_jobs([*line, *refused], multirun=False)
 
 
 # ---------------------------------------------------------------------------------------------- signals, two at once
@@ -269,10 +272,6 @@ def spawn(*overrides: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-
-
-def rlexp(*overrides: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "rlexp", *overrides], capture_output=True, text=True, timeout=120)
 
 
 def test_difference_sees_single_bits() -> None:

@@ -10,7 +10,11 @@ import pytest
 import torch
 from make_docs import DOCS, metrics_page, rules_page
 
-from rlexp.errors import EnvironmentFailure, NonFiniteError
+from rlexp.cli.check import command as check_command
+from rlexp.cli.evaluate import command as evaluate_command
+from rlexp.cli.main import command as main_command
+from rlexp.errors import ConfigError, EnvironmentFailure, NonFiniteError
+from rlexp.experiment.build import build
 from rlexp.experiment.compose import conf_dir
 from rlexp.experiment.metrics import TABLE, required_of
 from rlexp.experiment.run import read_status
@@ -143,29 +147,46 @@ def test_an_environment_that_raises_ends_the_run_with_code_3(tmp_path: Path, mon
 # ---------------------------------------------------------------------------------------------------- commands
 
 
-def test_a_sweep_runs_each_job_and_recognises_finished_ones(tmp_path: Path) -> None:
-    line = ["-m", "seed=0,1,2", *TINY, *ALGORITHMS["ValueIteration"], f"outputs={tmp_path}"]
-    first = command("rlexp", *line)
-    assert first.returncode == 0, first.stderr
-    assert [text.split(":")[0] for text in first.stdout.splitlines()] == ["finished"] * 3
-    again = command("rlexp", *line)
-    assert [text.split(":")[0] for text in again.stdout.splitlines()] == ["finished already"] * 3
+def test_a_sweep_runs_each_job_and_recognises_finished_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["-m", "seed=0,1,2", *TINY, *ALGORITHMS["ValueIteration"][:2], f"outputs={tmp_path}"]
+    for said in ("finished", "finished already"):
+        assert main_command(line) == 0
+        assert [text.split(":")[0] for text in capsys.readouterr().out.splitlines()] == [said] * 3
     names = {read_json(path)["name"] for path in tmp_path.glob("*/*/s*/run.json")}
     assert {name.rsplit(" ", 1)[1] for name in names} == {"s0", "s1", "s2"}
 
 
-def test_check_and_evaluate_commands(tmp_path: Path) -> None:
-    line = [*TINY, *ALGORITHMS["ValueIteration"], f"outputs={tmp_path}"]
-    said = command("rlexp.cli.check", *line)
-    assert said.returncode == 0
-    assert said.stdout.startswith("ok: ")
+def test_a_failing_job_does_not_sink_the_sweep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_for_seed_1(config: Any, *rest: Any) -> Any:
+        if config["seed"] == 1:
+            raise EnvironmentFailure("the lake thawed")
+        return build(config, *rest)
+
+    monkeypatch.setattr("rlexp.experiment.run.build", fail_for_seed_1)
+    line = ["-m", "seed=0,1,2", *TINY, *ALGORITHMS["ValueIteration"][:2], f"outputs={tmp_path}"]
+    assert main_command(line) == 3
+    shown = capsys.readouterr()
+    assert shown.out.count("finished:") == 2
+    assert "failed: job 2 of 3" in shown.err
+    monkeypatch.undo()
+    assert main_command(line) == 0
+    assert capsys.readouterr().out.count("finished already:") == 2
+
+
+def test_check_and_evaluate_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [*TINY, *ALGORITHMS["ValueIteration"][:2], f"outputs={tmp_path}"]
+    assert check_command(line) == 0
+    assert capsys.readouterr().out.startswith("ok: ")
     assert list(tmp_path.iterdir()) == []
-    assert command("rlexp", *line).returncode == 0
+    assert main_command(line) == 0
     (folder,) = tmp_path.glob("*/*/s0")
-    evaluated = command("rlexp.cli.evaluate", str(folder), "--episodes", "7")
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert "over 7 episodes" in evaluated.stdout
-    assert command("rlexp.cli.evaluate", str(tmp_path)).returncode == 2
+    capsys.readouterr()
+    assert evaluate_command([str(folder), "--episodes", "7"]) == 0
+    assert "over 7 episodes" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="is not the folder of a run"):
+        evaluate_command([str(tmp_path)])
 
 
 def test_help_and_composed_configuration_are_shown() -> None:
