@@ -60,7 +60,10 @@ def hydra_command(arguments: Sequence[str]) -> int:
 
     from rlexp.experiment.compose import conf_dir, use_config_dir
 
-    use_config_dir(None)
+    parser = argparse.ArgumentParser(prog="rlexp", add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    options, arguments = parser.parse_known_args(list(arguments))
+    use_config_dir(options.config_dir)
 
     def nothing(config: Any) -> None:
         """Hydra prints and never calls this."""

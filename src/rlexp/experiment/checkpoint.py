@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from rlexp.errors import NonFiniteError, StorageError
 from rlexp.experiment.intervals import Every
-from rlexp.storage import load_tree, reap_unfinished, remove, save_tree
+from rlexp.storage import load_tree, remove, save_tree
 from rlexp.types import Progress, Update
 
 
@@ -67,7 +67,6 @@ class Checkpointer:
         Returns the path, None where there is none, and one line for each damaged one. Raises StorageError where there
         were checkpoints and none is good.
         """
-        reap_unfinished(self._directory)
         damaged: list[str] = []
         for path in reversed(self.found()):
             try:

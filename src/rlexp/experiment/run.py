@@ -26,7 +26,7 @@ from rlexp.experiment.provenance import provenance
 from rlexp.experiment.rows import Row, Rows
 from rlexp.experiment.signals import Signals, watched
 from rlexp.experiment.wandb_mirror import Mirror, new_id
-from rlexp.storage import RowLog, locked, make_directory, read_json, write_atomic, write_json
+from rlexp.storage import RowLog, locked, make_directory, read_json, reap_unfinished, write_atomic, write_json
 from rlexp.types import Callback, Progress
 
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
@@ -105,6 +105,8 @@ def _train_and_evaluate(
     checked: Checked, directory: Path, signals: Signals, display: Display, mirror: Mirror
 ) -> dict[str, Any]:
     config = checked.config
+    for folder in ("checkpoints", "weights"):
+        reap_unfinished(directory / folder)
     adopt_parent(config, directory)
     log = RowLog(directory / "rows.jsonl")
     parts = build(config, checked.spec, checked.schema)
