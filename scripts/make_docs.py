@@ -28,7 +28,8 @@ column.
 
 The x-axis of every plot is `env_steps`, transitions over all environments; `updates` counts gradient steps (for value
 iteration, sweeps). A row is written every `logger.interval` environment steps and holds what happened since the row
-before. An episode's metrics are absent from a row in which no episode ended.
+before. An episode's metrics are absent from a row in which no episode ended. The last row, of kind `final`, holds
+`final/*` and `best/*`: return, its standard deviation over episodes, episodes and env_steps of both sets of weights.
 
 """
 

@@ -25,8 +25,9 @@ from rlexp.experiment.check import Checked, check
 from rlexp.experiment.compose import compose_jobs
 from rlexp.experiment.display import Display
 from rlexp.experiment.jobs import checked_jobs
-from rlexp.experiment.run import choose_directory, read_status, run
+from rlexp.experiment.run import choose_directory, run
 from rlexp.experiment.session import result_line
+from rlexp.experiment.status import read_status
 
 
 def start(overrides: list[str], outputs: Path) -> Path:

@@ -13,12 +13,12 @@ from make_docs import DOCS, metrics_page, rules_page
 from rlexp.cli.check import command as check_command
 from rlexp.cli.evaluate import command as evaluate_command
 from rlexp.cli.main import command as main_command
-from rlexp.errors import ConfigError, EnvironmentFailure, NonFiniteError
+from rlexp.errors import ConfigError, EnvironmentFailure, NonFiniteError, ResourceError
 from rlexp.experiment.build import build
 from rlexp.experiment.compose import conf_dir
 from rlexp.experiment.metrics import TABLE, required_of
-from rlexp.experiment.run import read_status
 from rlexp.experiment.saved import evaluate_saved
+from rlexp.experiment.status import read_status
 from rlexp.storage import read_json, read_rows
 from tests.experiment.support import TINY, rows_of, run_in
 
@@ -39,7 +39,7 @@ def test_every_promised_metric_is_logged_and_finite(algorithm: str, tmp_path: Pa
     assert [name for name in promised if name not in logged] == []
     assert [name for name in promised if not isinstance(logged[name], (int, float))] == []  # "NaN" is text
     known = {metric.name for metric in TABLE}
-    extra = {"seq", "kind", "env_steps", "updates", "eval/episodes"}
+    extra = {"seq", "kind", "env_steps", "updates"}
     assert [n for n in logged if n not in known | extra and not n.startswith(("final/", "best/"))] == []
 
 
@@ -207,3 +207,26 @@ def test_every_preset_runs_under_debug(experiment: str, tmp_path: Path) -> None:
     folder = run_in(tmp_path, *line)
     assert read_status(folder)["state"] == "finished"
     assert rows_of(folder, "train")[-1]["updates"] >= 2
+
+
+def test_a_run_without_evaluation_can_be_evaluated_later(tmp_path: Path) -> None:
+    line = [option for option in TINY if not option.startswith("evaluation.")]
+    folder = run_in(tmp_path, *line, *ALGORITHMS["ValueIteration"], "evaluation=none")
+    assert len(evaluate_saved(folder, "final", 5, None).returns) == 5
+
+
+def test_an_environment_of_a_users_package_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_envs.py").write_text(
+        "import gymnasium\n"
+        "from gymnasium.envs.classic_control.cartpole import CartPoleEnv\n"
+        "gymnasium.register('Mine-v0', entry_point=CartPoleEnv, max_episode_steps=20)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    folder = run_in(tmp_path / "outputs", *TINY, *ALGORITHMS["PPO"], "env.id=Mine-v0", "plugins=[my_envs]")
+    assert max(row["episode/length"] for row in rows_of(folder, "train") if "episode/length" in row) <= 20
+
+
+def test_memory_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    line = [*TINY, *ALGORITHMS["DQN"], "experience.capacity=1000000000000"]
+    with pytest.raises(ResourceError, match=r"experience\.capacity"):
+        run_in(tmp_path, *line)

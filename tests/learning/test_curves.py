@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlexp.experiment.run import read_status
+from rlexp.experiment.status import read_status
 from tests.experiment.support import run_in
 
 BARS = {"ppo_cartpole": 475.0, "dqn_cartpole": 475.0, "ppo_acrobot": -90.0}

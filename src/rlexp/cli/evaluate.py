@@ -21,10 +21,13 @@ def command(arguments: Sequence[str]) -> int:
     parser.add_argument("--weights", choices=("final", "best"), default="final", help="which weights (final)")
     parser.add_argument("--policy", choices=("deterministic", "sampled"), help="default: as the run was configured")
     parser.add_argument("--plugin", action="append", default=[], help="a package of your own that the run used")
+    parser.add_argument("--device", help="in place of the one that the run was made on")
     options = parser.parse_args(list(arguments))
     from rlexp.experiment.saved import evaluate_saved
 
-    result = evaluate_saved(options.run, options.weights, options.episodes, options.policy, options.plugin)
+    result = evaluate_saved(
+        options.run, options.weights, options.episodes, options.policy, options.plugin, options.device
+    )
     sys.stdout.write(
         f"{options.weights} return {result.mean:.1f} +- {result.std:.1f} over {len(result.returns)} episodes; "
         f"{options.run}\n"

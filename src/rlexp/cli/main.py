@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rlexp import __version__
 from rlexp.cli.common import guarded
 from rlexp.cli.help import HELP
 from rlexp.errors import ConfigError
@@ -20,9 +21,14 @@ def command(arguments: Sequence[str]) -> int:
     if any(argument in ("-h", "--help") for argument in arguments):
         sys.stdout.write(HELP)
         return 0
+    if "--version" in arguments:
+        sys.stdout.write(f"rlexp {__version__}\n")
+        return 0
     if any(argument.split("=")[0] in HYDRA_FLAGS for argument in arguments):
         return hydra_command(arguments)
     options, overrides = parse(arguments)
+    if options.cfg is not None:
+        return show(options, overrides)
     from rlexp.experiment.jobs import checked_jobs  # torch is imported here: --help and typos of a flag stay fast
 
     jobs = checked_jobs(overrides, multirun=options.multirun, config_dir=options.config_dir)
@@ -36,7 +42,7 @@ def command(arguments: Sequence[str]) -> int:
     return 0
 
 
-HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
+HYDRA_FLAGS = ("--info", "-i", "--shell-completion", "-sc", "--hydra-help")
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -44,6 +50,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="rlexp", add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--cfg", "-c", choices=["job"])
     try:
         options, rest = parser.parse_known_args(list(arguments))
     except argparse.ArgumentError as error:
@@ -54,8 +61,20 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, rest
 
 
+def show(options: argparse.Namespace, overrides: list[str]) -> int:
+    """`--cfg job`: the composed configuration of each job, unchecked."""
+    import yaml
+
+    from rlexp.experiment.compose import compose_jobs, use_config_dir
+
+    use_config_dir(options.config_dir)
+    for job in compose_jobs(overrides, multirun=options.multirun):
+        sys.stdout.write(yaml.safe_dump(job.config, sort_keys=False))
+    return 0
+
+
 def hydra_command(arguments: Sequence[str]) -> int:
-    """Leave `--cfg job`, `--info searchpath` and shell completion to Hydra."""
+    """Leave `--info searchpath` and shell completion to Hydra."""
     import hydra
 
     from rlexp.experiment.compose import conf_dir, use_config_dir

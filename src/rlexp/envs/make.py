@@ -10,7 +10,7 @@ import gymnasium
 import rlexp.envs.probes  # noqa: F401  (registers the probe environments)
 
 
-def make_env(env_id: str, kwargs: Mapping[str, Any], render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+def make_env(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     """The environment without Gymnasium's wrappers for time limits, call order and checks.
 
     The vector counts time itself, and the wrappers cost more than CartPole does.
@@ -19,8 +19,7 @@ def make_env(env_id: str, kwargs: Mapping[str, Any], render_mode: str | None = N
     spec.order_enforce = False
     spec.disable_env_checker = True
     spec.max_episode_steps = None
-    rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-    return gymnasium.make(spec, max_episode_steps=-1, **rendering, **kwargs)
+    return gymnasium.make(spec, max_episode_steps=-1, **kwargs)
 
 
 def describe_space(space: gymnasium.Space[Any]) -> dict[str, Any]:

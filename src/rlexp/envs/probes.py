@@ -20,9 +20,8 @@ IDS = {number: f"rlexp/Probe{number}-v0" for number in range(1, 6)}
 class Probe(gymnasium.Env[np.ndarray, int]):
     """One of the five, by number."""
 
-    def __init__(self, number: int, render_mode: str | None = None) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
-        self.render_mode = render_mode
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.action_space: gymnasium.Space[Any] = gymnasium.spaces.Discrete(2)
         self._observation = 0.0

@@ -133,6 +133,8 @@ def make_device(config: Mapping[str, Any]) -> torch.device:
         ) from None
     if device.type == "cpu":
         return device
+    if device.type not in ("cuda", "mps", "xpu"):
+        raise ConfigError(f"device={config['device']}: computes nothing; try cpu or cuda")
     try:
         torch.zeros(1, device=device)
     except Exception as error:  # torch raises AssertionError, RuntimeError or NotImplementedError, by device

@@ -1,6 +1,8 @@
 """From a composed configuration to a checked one, before any environment, directory or W&B run exists."""
 
 import importlib.metadata
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +13,7 @@ from rlexp.experiment.build import make_algorithm, make_device, make_networks, m
 from rlexp.experiment.schema import Schema
 from rlexp.experiment.settings import Settings
 from rlexp.experiment.spaces import declared_spec, probed_spec
-from rlexp.experiment.targets import resolve
+from rlexp.experiment.targets import import_package, resolve
 from rlexp.state import Optimization
 from rlexp.types import EnvSpec
 
@@ -44,7 +46,11 @@ def check(
     named = config.get("plugins", []) if trusted_plugins is None else list(trusted_plugins)
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise ConfigError(f"plugins={named}: must be a list of package names")
+    if named and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a console script, unlike `python -m`, does not look in the current folder
     schema = Schema([*installed_plugins(), *named])
+    for plugin in schema.plugins:
+        import_package(plugin, "plugins")  # it may register environments
     checked = _check_values(schema, config)
     _check_names(checked)
     parts = {group: _part(schema, checked, group) for group in ("algorithm", "experience", "estimator", "network")}

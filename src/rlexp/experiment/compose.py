@@ -84,10 +84,7 @@ def compose_jobs(arguments: Sequence[str], *, multirun: bool = False) -> list[Co
             typed = [[_typed(line) for line in job] for job in batches]
         for batch in batches:
             _check_choices(batch)
-        return [
-            Composed(_compose(batch), tuple(user for user in words))
-            for batch, words in zip(batches, typed, strict=True)
-        ]
+        return [Composed(_compose(batch), tuple(words)) for batch, words in zip(batches, typed, strict=True)]
 
 
 def hydra_overrides(arguments: Sequence[str]) -> list[str]:
@@ -160,7 +157,7 @@ def _check_choices(lines: Sequence[str]) -> None:
             continue
         options = loader.get_group_options(group)
         if value not in options:
-            hint = nearest(value, options) or ""
+            hint = nearest(value, options)
             raise ConfigError(f"{group}={value}: there is no such {group}{hint}; choose one of {', '.join(options)}")
 
 

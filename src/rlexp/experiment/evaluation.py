@@ -10,7 +10,7 @@ from rlexp.experiment.intervals import Every
 from rlexp.experiment.rows import Rows
 from rlexp.state import TrainState
 from rlexp.storage import load_tree, save_tree
-from rlexp.types import Progress, Update
+from rlexp.types import Experience, Progress, Update
 
 
 class Evaluation:
@@ -20,17 +20,25 @@ class Evaluation:
     """
 
     def __init__(
-        self, evaluator: Evaluator, settings: Mapping[str, Any], interval: int, rows: Rows, weights: Path
+        self,
+        evaluator: Evaluator,
+        settings: Mapping[str, Any],
+        interval: int,
+        experience: Experience,
+        rows: Rows,
+        weights: Path,
     ) -> None:
         self._evaluator = evaluator
         self._settings = settings
         self._every = Every(interval)
+        self._experience = experience
         self._rows = rows
         self._weights = weights
         self._best = -math.inf
 
     def __call__(self, progress: Progress, update: Update | None, state: TrainState) -> str | None:
-        if not self._every.due(progress.env_steps):
+        last = progress.env_steps >= progress.total_env_steps or self._experience.finished
+        if not self._every.due(progress.env_steps) and not last:
             return None
         result = self._evaluator.evaluate(state, self._settings["episodes"])
         self._rows.append("eval", progress, result.metrics())
@@ -42,7 +50,6 @@ class Evaluation:
     def finish(self, state: TrainState) -> dict[str, dict[str, Any]]:
         """Evaluate the final weights, then the best ones, on the same episodes, and log both."""
         episodes = self._settings["final_episodes"]
-        save_weights(self._weights / "final", state)
         results = {"final": _summary(self._evaluator.evaluate(state, episodes), state.progress.env_steps)}
         final, progress = state.weights(), state.progress
         if (self._weights / "best").exists():

@@ -78,8 +78,10 @@ class Evaluator:
     def _cache(self, state: TrainState, policy: str) -> Path | None:
         if self._directory is None:
             return None
+        # A sampled policy may explore by a schedule, so the same weights act otherwise at another step.
+        reached = state.progress.env_steps if policy == "sampled" else None
         digest = hashlib.sha256(
-            repr((self._spec, self._config["env"]["kwargs"], policy, self._settings["seed"])).encode()
+            repr((self._spec, self._config["env"]["kwargs"], policy, self._settings["seed"], reached)).encode()
         )
         for name, values in sorted(state.weights().items()):
             digest.update(name.encode() + values.numpy().tobytes())

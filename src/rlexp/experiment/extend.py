@@ -7,9 +7,11 @@ from typing import Any
 import yaml
 
 from rlexp.errors import ConfigError, StorageError
-from rlexp.storage import copy_tree, read_json
+from rlexp.experiment.status import FINISHED, read_status
+from rlexp.storage import copy_tree, load_tree, save_tree
 
 CHANGEABLE = (
+    "plugins",
     "extend",
     "total_env_steps",
     "display",
@@ -45,23 +47,27 @@ def extended_config(config: Mapping[str, Any], overrides: Sequence[str]) -> dict
         if key.split(".")[0] not in CHANGEABLE:
             raise ConfigError(f"{key}: cannot change when a run is extended; only {', '.join(CHANGEABLE)} can")
     base = read_config(parent)
-    try:
-        finished = read_json(parent / "status.json").get("state") == "finished"
-    except StorageError:
-        finished = False
-    if not finished:
+    if read_status(parent).get("state") != FINISHED:
         raise ConfigError(f"extend={parent}: is not finished; run its own command again to continue it")
-    if config["total_env_steps"] <= base["total_env_steps"]:
-        raise ConfigError(
-            f"total_env_steps={config['total_env_steps']}: must exceed the {base['total_env_steps']} of {parent}"
-        )
-    return base | {key: config[key] for key in CHANGEABLE if key in config}
+    done = base.get("total_env_steps")
+    if not isinstance(done, int) or config["total_env_steps"] <= done:
+        raise ConfigError(f"total_env_steps={config['total_env_steps']}: must exceed the {done} of {parent}")
+    changed = {key: config[key] for key in CHANGEABLE if key in config}
+    return base | changed | {"extend": str(parent.resolve())}
 
 
 def adopt_parent(config: Mapping[str, Any], directory: Path) -> None:
-    """Copy rows, checkpoints and weights of the extended run into a folder that has no checkpoint yet."""
+    """Copy rows, best weights and the last checkpoint of the extended run into a folder that has no checkpoint yet.
+
+    The checkpoint comes last, and whole or not at all: it marks that the rest is there.
+    """
     if config["extend"] is None or any((directory / "checkpoints").iterdir()):
         return
     parent = Path(config["extend"])
-    for name in ("rows.jsonl", "weights", "checkpoints"):  # checkpoints last: they mark that the rest is there
-        copy_tree(parent / name, directory / name)
+    newest = max((parent / "checkpoints").glob("[0-9]*"), default=None)
+    if newest is None:
+        raise StorageError(f"{parent}: has no checkpoint to go on from")
+    copy_tree(parent / "rows.jsonl", directory / "rows.jsonl")
+    if (parent / "weights" / "best").exists():
+        save_tree(directory / "weights" / "best", load_tree(parent / "weights" / "best"))
+    save_tree(directory / "checkpoints" / newest.name, load_tree(newest))

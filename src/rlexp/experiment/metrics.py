@@ -39,6 +39,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("episode/count", "episodes that ended", "present", STEPPED),
     Metric("eval/return", "undiscounted return of the evaluation episodes, the same for every run", "mean", VALUE),
     Metric("eval/return_std", "standard deviation of the return over those episodes, not over seeds", "present", VALUE),
+    Metric("eval/episodes", "how many of them", "present", VALUE),
     Metric("eval/length", "steps of those episodes", "mean", VALUE),
     Metric("loss/actor", "negative surrogate objective of the policy, without the entropy bonus", "mean", POLICY),
     Metric("loss/critic", "half the mean squared distance of V to its target, before value_coef", "mean", POLICY),

@@ -1,7 +1,7 @@
 """Pairs of settings that cannot work, each a named rule; all are checked before anything is made.
 
 A rule takes the checked configuration, the environment's spec and the resolved parts' classes, and answers with what is
-wrong and what to do, or None. docs/configuration.md lists them, from here.
+wrong and what to do, or None. docs/rules.md lists them, from here.
 """
 
 from collections.abc import Callable, Mapping

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 import yaml
 
-from rlexp.errors import Interrupted, RlexpError
+from rlexp.errors import Interrupted, ResourceError, RlexpError
 from rlexp.experiment.build import Parts, build
 from rlexp.experiment.check import Checked
 from rlexp.experiment.checkpoint import Checkpointer, Stateful
 from rlexp.experiment.display import Display
-from rlexp.experiment.evaluation import Evaluation
+from rlexp.experiment.evaluation import Evaluation, save_weights
 from rlexp.experiment.evaluator import Evaluator
 from rlexp.experiment.extend import adopt_parent
 from rlexp.experiment.identity import config_hash, human_name, next_run_directory, run_directories
@@ -25,11 +25,10 @@ from rlexp.experiment.loop import train
 from rlexp.experiment.provenance import provenance
 from rlexp.experiment.rows import Row, Rows
 from rlexp.experiment.signals import Signals, watched
+from rlexp.experiment.status import FAILED, FINISHED, INTERRUPTED, RUNNING, read_status
 from rlexp.experiment.wandb_mirror import Mirror, new_id
-from rlexp.storage import RowLog, locked, make_directory, read_json, reap_unfinished, write_atomic, write_json
+from rlexp.storage import RowLog, locked, make_directory, reap_unfinished, write_atomic, write_json
 from rlexp.types import Callback, Progress
-
-RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,12 @@ def run(checked: Checked, display: Display) -> Outcome:
         try:
             with watched() as signals:
                 results = _train_and_evaluate(checked, directory, signals, display, mirror)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            failure = ResourceError(
+                f"{directory}: out of memory ({error}); lower experience.capacity, experience.num_envs or the network"
+            )
+            _record_failure(directory, failure)
+            raise failure from error
         except BaseException as error:
             _record_failure(directory, error)
             raise
@@ -74,12 +79,6 @@ def choose_directory(config: Mapping[str, Any]) -> Path:
     """The newest run of this experiment and seed, or a new folder where there is none or `restart` asks for one."""
     existing = run_directories(config)
     return existing[-1] if existing and not config["restart"] else next_run_directory(config)
-
-
-def read_status(directory: Path) -> dict[str, Any]:
-    path = directory / "status.json"
-    status: dict[str, Any] = read_json(path) if path.exists() else {}
-    return status
 
 
 def _describe(checked: Checked, directory: Path) -> None:
@@ -125,8 +124,10 @@ def _train_and_evaluate(
         stopped = train(parts, callbacks)
         checkpointer.save(parts.state.progress, parts.state)
         if stopped is not None:
-            raise signals.error(f"saved at env_steps={parts.state.progress.env_steps}")
+            how = "the same command without restart=true" if config["restart"] else "the same command"
+            raise signals.error(f"saved at env_steps={parts.state.progress.env_steps}; {how} continues")
         signals.at_once = True
+        save_weights(directory / "weights" / "final", parts.state)
         display.say("evaluating")
         return evaluation.finish(parts.state) if evaluation else {}
     finally:
@@ -147,7 +148,8 @@ def _make_evaluation(checked: Checked, parts: Parts, rows: Rows, directory: Path
     if settings is None:
         return None
     evaluator = Evaluator(checked.config, checked.spec, parts.actor, directory / "evaluations")
-    return Evaluation(evaluator, settings, interval_of(checked.config, "evaluation"), rows, directory / "weights")
+    interval = interval_of(checked.config, "evaluation")
+    return Evaluation(evaluator, settings, interval, parts.experience, rows, directory / "weights")
 
 
 def _make_checkpointer(

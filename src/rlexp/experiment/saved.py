@@ -3,25 +3,35 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlexp.errors import ConfigError, StorageError
+import torch
+import yaml
+
+from rlexp.errors import StorageError
 from rlexp.experience.actor import Actor
 from rlexp.experiment.build import make_learner
 from rlexp.experiment.check import check
+from rlexp.experiment.compose import conf_dir
 from rlexp.experiment.evaluator import Evaluator, Result
 from rlexp.experiment.extend import read_config
 from rlexp.storage import load_tree
 
 
-def evaluate_saved(run: Path, weights: str, episodes: int, policy: str | None, plugins: Sequence[str] = ()) -> Result:
+def evaluate_saved(
+    run: Path, weights: str, episodes: int, policy: str | None, plugins: Sequence[str] = (), device: str | None = None
+) -> Result:
     """Evaluate `weights` ("final" or "best") of a run; what is cached for them costs nothing.
 
+    device: in place of the one that the run was made on.
     plugins: packages of the user's; those that the saved file names are not trusted.
-    Raises ConfigError where the folder is no run or has no evaluation settings, StorageError where weights are missing
-    or do not fit.
+    A run that was made with evaluation=none is evaluated with the standard settings.
+
+    Raises ConfigError where the folder is no run, StorageError where weights are missing or do not fit.
     """
-    checked = check(read_config(run), trusted_plugins=plugins)
-    if checked.config["evaluation"] is None:
-        raise ConfigError(f"{run}: was run with evaluation=none, so it has no evaluation settings")
+    config = read_config(run) | ({} if device is None else {"device": device})
+    if config.get("evaluation") is None:
+        config["evaluation"] = yaml.safe_load((conf_dir() / "evaluation" / "standard.yaml").read_text())
+    checked = check(config, trusted_plugins=plugins)
+    torch.set_num_threads(checked.config["execution"]["threads"])
     algorithm, state = make_learner(checked.config, checked.spec, checked.schema)
     tree = load_tree(run / "weights" / weights)
     try:

@@ -23,15 +23,13 @@ class Signals:
 
     def error(self, saved: str) -> Interrupted:
         assert self.received is not None
-        return Interrupted(
-            f"stopped by {self.received.name}, {saved}; the same command continues", CODES[self.received]
-        )
+        return Interrupted(f"stopped by {self.received.name}, {saved}", CODES[self.received])
 
     def _handle(self, number: int, frame: Any) -> None:
         again = self.received is not None
         self.received = self.received or signal.Signals(number)
         if self.at_once or (again and number == signal.SIGINT):
-            raise self.error("the last checkpoint stands")
+            raise self.error("the last checkpoint stands; the same command continues")
 
 
 @contextmanager

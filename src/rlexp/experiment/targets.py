@@ -35,7 +35,7 @@ def resolve(path: str, where: str, plugins: Sequence[str] = ()) -> Callable[...,
             f"{where}._target_={path}: only names inside {', '.join(allowed)} are allowed; "
             "a package of your own needs an entry point 'rlexp.plugins' or plugins=[PACKAGE]"
         )
-    current: Any = _import(root, where)
+    current: Any = import_package(root, where)
     for step in path[len(root) + 1 :].split("."):
         following = getattr(current, step, None)
         if following is None and isinstance(current, ModuleType):
@@ -52,7 +52,7 @@ def resolve(path: str, where: str, plugins: Sequence[str] = ()) -> Callable[...,
     return found
 
 
-def _import(name: str, where: str) -> ModuleType:
+def import_package(name: str, where: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # a plugin's own import may raise anything

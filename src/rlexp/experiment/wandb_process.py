@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlexp.errors import ConfigError, ResourceError, StorageError
 from rlexp.experiment.extend import read_config
+from rlexp.experiment.status import read_status
 from rlexp.storage import parse_row, read_json, remove, write_json
 
 if TYPE_CHECKING:
@@ -183,10 +184,7 @@ def _as_numbers(row: dict[str, Any]) -> dict[str, Any]:
 def _exit_code(directory: Path, run_lives: Callable[[], bool]) -> int | None:
     """The exit code of a run that has ended, None while it goes on."""
     lives = run_lives()  # before the status: a run writes it before it ends
-    try:
-        status = read_json(directory / "status.json")
-    except StorageError:
-        status = {}
+    status = read_status(directory)
     if status.get("state", "running") == "running":
         return None if lives else UNKNOWN_END
     return 0 if status["state"] == "finished" else int(status.get("exit_code") or UNKNOWN_END)
@@ -240,7 +238,9 @@ def describe(directory: Path) -> dict[str, Any]:
 
 def outputs_of(directory: Path) -> Path:
     """Runs lie in `<outputs>/<algorithm>_<env>/<hash>/s<seed>`, all W&B files in `<outputs>/wandb`, for one viewer."""
-    return directory.resolve().parents[2]
+    run = directory.resolve()
+    laid_out = re.fullmatch(r"s\d+(-\d+)?", run.name) and re.fullmatch(r"[0-9a-f]{8}", run.parent.name)
+    return run.parents[2] if laid_out else run  # a copied run keeps to itself
 
 
 def _settings(wandb: Any) -> Any:

@@ -6,7 +6,6 @@ No torch.distributions object: building one costs more than the small networks i
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from rlexp.types import Box, Discrete, Noise, Space
@@ -85,8 +84,3 @@ def family_of(action: Space) -> Categorical | DiagonalGaussian:
         return Categorical(action.n)
     assert isinstance(action, Box)
     return DiagonalGaussian(math.prod(action.shape))
-
-
-def is_finite(x: Tensor) -> bool:
-    """Whether all elements are finite. A sync point on an accelerator."""
-    return bool(torch.isfinite(x).all())
