@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributions
 
-from rlexp.functional.distributions import Categorical, DiagonalGaussian, family_of, is_finite
+from rlexp.functional.distributions import Categorical, DiagonalGaussian, family_of
 from rlexp.streams import Stream
 from rlexp.types import Box, Discrete, Noise
 
@@ -80,9 +80,3 @@ def test_gaussian_samples_have_the_moments_of_the_parameters() -> None:
 def test_family_of_a_space() -> None:
     assert family_of(Discrete(3)) == Categorical(3)
     assert family_of(Box((2,), -1.0, 1.0)) == DiagonalGaussian(2)
-
-
-def test_is_finite() -> None:
-    assert is_finite(torch.zeros(3))
-    assert not is_finite(torch.tensor([0.0, math.nan]))
-    assert not is_finite(torch.tensor([0.0, -math.inf]))

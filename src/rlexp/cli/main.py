@@ -1,11 +1,11 @@
 """`rlexp`: compose, check, run."""
 
 import argparse
+import importlib.metadata
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rlexp import __version__
 from rlexp.cli.common import guarded
 from rlexp.cli.help import HELP
 from rlexp.errors import ConfigError
@@ -22,7 +22,7 @@ def command(arguments: Sequence[str]) -> int:
         sys.stdout.write(HELP)
         return 0
     if "--version" in arguments:
-        sys.stdout.write(f"rlexp {__version__}\n")
+        sys.stdout.write(f"rlexp {importlib.metadata.version('rlexp')}\n")
         return 0
     if any(argument.split("=")[0] in HYDRA_FLAGS for argument in arguments):
         return hydra_command(arguments)
