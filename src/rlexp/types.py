@@ -15,7 +15,7 @@ Shapes: T time, B environments or batch, *O one observation, *A one action, S st
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -184,7 +184,9 @@ class Experience(Protocol):
     def env_steps(self) -> int: ...
     @property
     def finished(self) -> bool: ...  # nothing more is to be learned from it, as from a sweep that converged
-    def next(self, actor: Any, progress: Progress) -> Any | None: ...
+    def next(self, actor: Any, progress: Progress) -> Any | None: ...  # None: data came in, no update is due yet
+    @property
+    def owed(self) -> bool: ...  # whether more batches are due before new data come in
     def feedback(self, state: Any, update: Update) -> None: ...
     def statistics(self) -> dict[str, float]: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -192,6 +194,6 @@ class Experience(Protocol):
 
 
 class Callback(Protocol):
-    """Told of every turn of the loop; a returned string asks it to stop and says why."""
+    """Told of every turn of the loop, data and what was learned from it; a returned string asks it to stop and says why."""
 
-    def __call__(self, progress: Progress, update: Update | None, state: Any) -> str | None: ...
+    def __call__(self, progress: Progress, updates: Sequence[Update], state: Any) -> str | None: ...

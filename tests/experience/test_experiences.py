@@ -116,8 +116,16 @@ def test_each_batch_is_a_new_draw() -> None:
     assert not torch.equal(batches[0].observation, batches[1].observation)
 
 
-@pytest.mark.parametrize("played", [2, 4, 5, 6, 20])
-def test_replay_resumes_at_its_position_among_the_updates(played: int, tmp_path) -> None:
+def test_replay_owes_the_rest_of_its_batches() -> None:
+    replay, actor, owed = make_replay(), NoiseActor(), []
+    for _ in range(7):
+        replay.next(actor, START)
+        owed.append(replay.owed)
+    assert owed == [False, False, False, True, True, False, True]
+
+
+@pytest.mark.parametrize("played", [2, 3, 6, 9, 21])
+def test_replay_resumes_between_turns(played: int, tmp_path) -> None:
     replay, resumed = make_replay(), make_replay()
     turns(replay, played)
     save_tree(tmp_path / "a", replay.state_dict())

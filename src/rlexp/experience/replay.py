@@ -46,19 +46,23 @@ class Replay:
         self._learning_starts = learning_starts
         self._steps = collection_steps // num_envs
         self._updates_per_collection = updates_per_collection
-        self._pending = 0
+        self._owed = 0
 
     @property
     def env_steps(self) -> int:
         return self._collector.env_steps
 
+    @property
+    def owed(self) -> bool:
+        return self._owed > 0
+
     def next(self, actor: Actor, progress: Progress) -> Transition | None:
-        if self._pending == 0:
+        if not self.owed:
             self._buffer.add(self._collector.collect(actor, progress, self._steps))
             if self._collector.env_steps < max(1, self._learning_starts):
                 return None
-            self._pending = self._updates_per_collection
-        self._pending -= 1
+            self._owed = self._updates_per_collection
+        self._owed -= 1
         before = self._clock.switch("sample")
         batch = self._buffer.sample(self._batch_size, self._stream, actor.state.device)
         self._clock.switch(before)
@@ -75,11 +79,9 @@ class Replay:
             "collector": self._collector.state_dict(),
             "buffer": self._buffer.state_dict(),
             "stream": self._stream.state_dict(),
-            "pending": self._pending,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._collector.load_state_dict(state["collector"])
         self._buffer.load_state_dict(state["buffer"])
         self._stream.load_state_dict(state["stream"])
-        self._pending = state["pending"]

@@ -16,6 +16,7 @@ class Rollout:
 
     gives: ClassVar[str] = "rollout"
     finished: ClassVar[bool] = False
+    owed: ClassVar[bool] = False
 
     def __init__(
         self, collector: Collector, *, rollout_length: Annotated[int, Range(1)], num_envs: Annotated[int, Range(1)]

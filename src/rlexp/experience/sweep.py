@@ -15,6 +15,7 @@ class Sweep:
     """
 
     gives: ClassVar[str] = "sweep"
+    owed: ClassVar[bool] = False
 
     def __init__(self, model: MDP, *, tolerance: Annotated[float, Range(0)]) -> None:
         self._model = model

@@ -1,6 +1,6 @@
 """Checkpoints of a run: the tree of everything that holds state; at each instant a good one is on the disk."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ class Checkpointer:
         self._every = Every(interval)
         self._saved_at = -1
 
-    def __call__(self, progress: Progress, update: Update | None, state: Any) -> str | None:
+    def __call__(self, progress: Progress, updates: Sequence[Update], state: Any) -> str | None:
         if self._every.due(progress.env_steps):
             self.save(progress, state)
         return None

@@ -1,7 +1,7 @@
 """The callback that evaluates now and then, and the two results at the end: of the final and of the best weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Evaluation:
         self._weights = weights
         self._best = -math.inf
 
-    def __call__(self, progress: Progress, update: Update | None, state: TrainState) -> str | None:
+    def __call__(self, progress: Progress, updates: Sequence[Update], state: TrainState) -> str | None:
         last = progress.env_steps >= progress.total_env_steps or self._experience.finished
         if not self._every.due(progress.env_steps) and not last:
             return None

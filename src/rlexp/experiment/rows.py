@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -48,9 +48,9 @@ class Rows:
         self._pending: dict[str, list[Tensor]] = {}
         self._last = (time.perf_counter(), experience.env_steps)
 
-    def __call__(self, progress: Progress, update: Update | None, state: Any) -> str | None:
-        if update is not None:
-            pending = self._pending
+    def __call__(self, progress: Progress, updates: Sequence[Update], state: Any) -> str | None:
+        pending = self._pending
+        for update in updates:
             for name, value in update.metrics.items():
                 pending.setdefault(name, []).append(value)
         last = progress.env_steps >= progress.total_env_steps or self._experience.finished
