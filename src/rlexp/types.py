@@ -194,6 +194,6 @@ class Experience(Protocol):
 
 
 class Callback(Protocol):
-    """Told of every turn of the loop, data and what was learned from it; a returned string asks it to stop and says why."""
+    """Told of every turn of the loop, data and what was learned from it; a returned string asks it to stop, and why."""
 
     def __call__(self, progress: Progress, updates: Sequence[Update], state: Any) -> str | None: ...
