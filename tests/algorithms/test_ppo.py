@@ -16,8 +16,8 @@ from tests.algorithms.runs import built
 
 SMALL = ("algorithm=ppo", "experience.rollout_length=32", "experience.num_envs=4", "network.hidden=[8]")
 METRICS = {
-    "loss/actor", "loss/critic", "policy/entropy", "policy/approx_kl", "policy/clip_fraction", "value/mean",
-    "value/target", "value/td_error", "value/explained_variance", "optimizer/grad_norm_actor",
+    "loss/actor", "loss/critic", "policy/entropy", "policy/approx_kl", "policy/clip_fraction", "policy/steps_taken",
+    "value/mean", "value/target", "value/td_error", "value/explained_variance", "optimizer/grad_norm_actor",
     "optimizer/grad_norm_critic",
 }  # fmt: skip
 
@@ -71,6 +71,10 @@ def test_the_epochs_stop_once_the_policy_has_moved() -> None:
     for name in ("actor", "critic"):
         assert torch.equal(many[0].state.weights()[name], few[0].state.weights()[name])
         assert not torch.equal(many[0].state.weights()[name], unbounded.state.weights()[name])
+    # Two of eighteen were taken; a row shows the mean of those two alone.
+    assert many[1]["policy/steps_taken"] == pytest.approx(2 / 18)
+    for name in ("loss/actor", "loss/critic", "policy/approx_kl", "optimizer/grad_norm_critic"):
+        assert many[1][name].item() == pytest.approx(few[1][name].item(), rel=1e-6)
 
 
 def make(**changes) -> PPO:

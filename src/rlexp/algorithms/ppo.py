@@ -85,16 +85,22 @@ class PPO:
         data, metrics = state.evaluate(self.estimate, rollout)
         num_samples = data.advantage.shape[0]
         clip_ratio = self.clip_ratio(progress)
-        active = None if self.target_kl is None else torch.ones((), device=state.device)
+        active = torch.ones((), device=state.device)
         steps: list[Metrics] = []
+        taken: list[Tensor] = []
         for _ in range(self.num_epochs):
             order = state.permutation("minibatches", num_samples)
             for index in order.chunk(self.num_minibatches):
                 minibatch = Minibatch(*(x[index] for x in data))
-                steps.append(state.minimize(("actor", "critic"), self.loss, minibatch, clip_ratio, active=active))
-                if active is not None and self.target_kl is not None:
+                mask = None if self.target_kl is None else active
+                steps.append(state.minimize(("actor", "critic"), self.loss, minibatch, clip_ratio, active=mask))
+                taken.append(active)
+                if self.target_kl is not None:
                     active = active * (steps[-1]["policy/approx_kl"] <= 1.5 * self.target_kl)
-        metrics |= {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
+        share = torch.stack(taken)  # a mask, since to stop the epochs would read a number back from the device
+        for name in steps[0]:
+            metrics[name] = (share * torch.stack([step[name] for step in steps])).sum() / share.sum()
+        metrics["policy/steps_taken"] = share.mean()
         return Update(metrics)
 
     def estimate(self, nets: Any, rollout: Transition) -> tuple[Minibatch, Metrics]:

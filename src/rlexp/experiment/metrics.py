@@ -52,6 +52,7 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric("policy/approx_kl", "KL(old, new) from samples, mean of (ratio - 1) - log ratio", "mean", POLICY),
     Metric("policy/clip_fraction", "share of samples whose ratio is outside 1 +- clip_ratio", "mean", POLICY),
+    Metric("policy/steps_taken", "share of the minibatch steps taken before target_kl ended them", "mean", POLICY),
     Metric("policy/clip_ratio", "present value of the schedule", "present", POLICY),
     Metric(
         "value/max_q",
