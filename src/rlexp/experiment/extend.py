@@ -57,7 +57,7 @@ def extended_config(config: Mapping[str, Any], overrides: Sequence[str]) -> dict
 
 
 def adopt_parent(config: Mapping[str, Any], directory: Path) -> None:
-    """Copy rows, best weights and the last checkpoint of the extended run into a folder that has no checkpoint yet.
+    """Copy what the extended run left (rows, sessions, best weights, checkpoint) into a folder without checkpoint.
 
     The checkpoint comes last, and whole or not at all: it marks that the rest is there.
     """
@@ -68,6 +68,8 @@ def adopt_parent(config: Mapping[str, Any], directory: Path) -> None:
     if newest is None:
         raise StorageError(f"{parent}: has no checkpoint to go on from")
     copy_tree(parent / "rows.jsonl", directory / "rows.jsonl")
+    if (parent / "sessions.json").exists():
+        copy_tree(parent / "sessions.json", directory / "sessions.json")
     if (parent / "weights" / "best").exists():
         save_tree(directory / "weights" / "best", load_tree(parent / "weights" / "best"))
     save_tree(directory / "checkpoints" / newest.name, load_tree(newest))

@@ -24,6 +24,7 @@ from rlexp.experiment.intervals import interval_of
 from rlexp.experiment.loop import train
 from rlexp.experiment.provenance import provenance
 from rlexp.experiment.rows import Row, Rows
+from rlexp.experiment.sessions import Sessions
 from rlexp.experiment.signals import Signals, watched
 from rlexp.experiment.status import FAILED, FINISHED, INTERRUPTED, RUNNING, read_status
 from rlexp.experiment.wandb_mirror import Mirror, new_id
@@ -113,23 +114,28 @@ def _train_and_evaluate(
         rows = _make_rows(checked, parts, log, [display.row, mirror.row])
         evaluation = _make_evaluation(checked, parts, rows, directory)
         checkpointer = _make_checkpointer(config, directory, parts, rows, evaluation)
+        sessions = Sessions(directory, interval_of(config, "checkpoint"))
         if _load(directory, checkpointer, log, parts, display):
             env_steps = parts.state.progress.env_steps
             rows.resume(env_steps)
             checkpointer.resume(env_steps)
             if evaluation is not None:
                 evaluation.resume(env_steps)
+        _begin_session(sessions, config, parts, display)
         mirror.start()  # after the cut: from here on rows only come
-        callbacks: list[Callback] = [rows, *([evaluation] if evaluation else []), checkpointer, display, signals]
-        stopped = train(parts, callbacks)
+        evaluations: list[Callback] = [evaluation] if evaluation else []
+        stopped = train(parts, [rows, *evaluations, checkpointer, sessions, display, signals])
         checkpointer.save(parts.state.progress, parts.state)
+        sessions.write()
         if stopped is not None:
             how = "the same command without restart=true" if config["restart"] else "the same command"
             raise signals.error(f"saved at env_steps={parts.state.progress.env_steps}; {how} continues")
         signals.at_once = True
         save_weights(directory / "weights" / "final", parts.state)
         display.say("evaluating")
-        return evaluation.finish(parts.state) if evaluation else {}
+        results = evaluation.finish(parts.state) if evaluation else {}
+        sessions.write()
+        return results
     finally:
         parts.close()
         log.close()
@@ -172,12 +178,18 @@ def _load(directory: Path, checkpointer: Checkpointer, log: RowLog, parts: Parts
         return False
     parts.state.progress = parts.state.progress._replace(env_steps=parts.experience.env_steps)
     display.say(f"continuing {directory} from env_steps={parts.state.progress.env_steps}")
-    if parts.vector is not None and parts.vector.inexact:
-        display.say(
-            f"environments {parts.vector.inexact} do not repeat themselves from their seeds: their episodes begin "
-            "anew, and this run is no longer exact"
-        )
     return True
+
+
+def _begin_session(sessions: Sessions, config: Mapping[str, Any], parts: Parts, display: Display) -> None:
+    """What this session computes with; a person hears why the run is no longer exact."""
+    inexact = []
+    if parts.vector is not None and parts.vector.inexact:
+        inexact.append(f"environments {parts.vector.inexact} do not repeat themselves from their seeds and began anew")
+    facts = provenance(sys.argv, torch.device(config["device"]))
+    reasons = sessions.begin(parts.state.progress.env_steps, facts, config["execution"]["threads"], inexact)
+    if reasons:
+        display.say(f"this run is no longer exact: {'; '.join(reasons)}")
 
 
 def _record_failure(directory: Path, error: BaseException) -> None:
