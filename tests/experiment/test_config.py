@@ -114,7 +114,7 @@ def test_a_plugin_is_allowed_when_it_is_named(tmp_path: Path, monkeypatch: pytes
         "        return features(observation)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    line = ["++network._target_=my_networks.Mine", "~network.hidden", "~network.activation"]
+    line = ["++network._target_=my_networks.Mine", "~network.hidden", "~network.activation", "~network.layer_norm"]
     with pytest.raises(ConfigError, match="plugins="):
         checked_jobs(line, multirun=False)
     (job,) = checked_jobs([*line, "plugins=[my_networks]"], multirun=False)

@@ -14,9 +14,10 @@ from rlexp.networks.torso import MLP, LinearFeatures, Tabular
 from rlexp.types import Box, Discrete, EnvSpec
 
 ENCODERS = {
-    "mlp tanh": MLP(hidden=[16, 8], activation="tanh"),
-    "mlp relu": MLP(hidden=[16], activation="relu"),
-    "mlp without hidden layers": MLP(hidden=[], activation="tanh"),
+    "mlp tanh": MLP(hidden=[16, 8], activation="tanh", layer_norm=False),
+    "mlp relu": MLP(hidden=[16], activation="relu", layer_norm=False),
+    "mlp layer norm": MLP(hidden=[16, 8], activation="relu", layer_norm=True),
+    "mlp without hidden layers": MLP(hidden=[], activation="tanh", layer_norm=False),
     "linear": LinearFeatures(),
     "table": Tabular(),
 }

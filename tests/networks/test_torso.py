@@ -6,7 +6,7 @@ from torch import nn
 
 from rlexp.functional.distributions import Categorical, DiagonalGaussian, family_of
 from rlexp.networks.heads import policy_network, q_network, value_network
-from rlexp.networks.layers import Linear, OneHot, initialise
+from rlexp.networks.layers import LayerNorm, Linear, OneHot, initialise
 from rlexp.networks.torso import MLP, LinearFeatures, Tabular, observation_kind
 from rlexp.types import Box, Discrete
 from tests.conftest import env_spec
@@ -28,7 +28,7 @@ def test_observation_kind(observation, kind: str) -> None:
 
 @pytest.mark.parametrize("hidden", [[], [7], [7, 5]])
 def test_mlp_has_the_layers_it_is_told(hidden) -> None:
-    torso, width = MLP(hidden=hidden, activation="relu")(Box((4,)))
+    torso, width = MLP(hidden=hidden, activation="relu", layer_norm=False)(Box((4,)))
     linear = [layer for layer in torso.modules() if isinstance(layer, Linear)]
     assert [layer.out_features for layer in linear] == hidden
     assert sum(isinstance(layer, nn.ReLU) for layer in torso.modules()) == len(hidden)
@@ -38,11 +38,26 @@ def test_mlp_has_the_layers_it_is_told(hidden) -> None:
 
 @pytest.mark.parametrize(("activation", "layer"), [("tanh", nn.Tanh), ("relu", nn.ReLU), ("elu", nn.ELU)])
 def test_mlp_activation(activation, layer) -> None:
-    torso, _ = MLP(hidden=[3], activation=activation)(Box((4,)))
+    torso, _ = MLP(hidden=[3], activation=activation, layer_norm=False)(Box((4,)))
     assert any(type(module) is layer for module in torso.modules())
 
 
-@pytest.mark.parametrize("encoder", [MLP(hidden=[6], activation="tanh"), LinearFeatures(), Tabular()])
+def test_layer_norm_comes_before_each_activation_and_bounds_the_features() -> None:
+    torso, _ = MLP(hidden=[8, 4], activation="relu", layer_norm=True)(Box((3,)))
+    kinds = [type(layer) for layer in torso if type(layer) is not nn.Identity]
+    assert kinds == [Linear, LayerNorm, nn.ReLU, Linear, LayerNorm, nn.ReLU]
+    initialise(torso, torch.Generator().manual_seed(0))
+    assert torso(1e6 * torch.randn(64, 3)).norm(dim=-1).max() <= 4**0.5 + 1e-4
+
+
+def test_layer_norm_by_hand() -> None:
+    # Mean 2, variance 2 / 3 of (1, 2, 3); each row for itself.
+    side = (3 / 2) ** 0.5
+    x = torch.tensor([[1.0, 2.0, 3.0], [10.0, 30.0, 20.0]])
+    torch.testing.assert_close(LayerNorm()(x), torch.tensor([[-side, 0, side], [-side, side, 0]]), rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize("encoder", [MLP(hidden=[6], activation="tanh", layer_norm=False), LinearFeatures(), Tabular()])
 def test_discrete_observations_become_indicators(encoder) -> None:
     torso, width = encoder(Discrete(5))
     assert any(isinstance(module, OneHot) for module in torso.modules())
@@ -61,7 +76,7 @@ def test_what_torsos_take() -> None:
     assert Tabular.takes == {"discrete"}
 
 
-ENCODER = MLP(hidden=[16], activation="tanh")
+ENCODER = MLP(hidden=[16], activation="tanh", layer_norm=False)
 
 
 @pytest.mark.parametrize("name", ["cartpole", "pendulum", "taxi"])

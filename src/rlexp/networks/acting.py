@@ -5,16 +5,17 @@ parameters, so an optimizer step is seen at once. Equal to the module up to the 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlexp.networks.layers import AppendLogStd, Linear, OneHot, Squeeze, Table
+from rlexp.networks.layers import AppendLogStd, LayerNorm, Linear, OneHot, Squeeze, Table
 
 Array = np.ndarray
 Op = Callable[[Array], Array]
-KNOWN = (Linear, nn.Linear, nn.Tanh, nn.ReLU, Squeeze, OneHot, Table, AppendLogStd)
+KNOWN = (Linear, nn.Linear, nn.Tanh, nn.ReLU, LayerNorm, Squeeze, OneHot, Table, AppendLogStd)
 
 
 def numpy_forward(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
@@ -66,6 +67,8 @@ def _operation(module: nn.Module) -> Op | None:
         return np.tanh
     if isinstance(module, nn.ReLU):
         return lambda x: np.maximum(x, 0)
+    if isinstance(module, LayerNorm):
+        return partial(_layer_norm, eps=module.eps)
     if isinstance(module, Squeeze):
         return lambda x: x[..., 0]
     if isinstance(module, OneHot):
@@ -78,3 +81,9 @@ def _operation(module: nn.Module) -> Op | None:
         log_std = module.log_std.detach().numpy()
         return lambda x: np.concatenate([x, np.broadcast_to(log_std, x.shape)], -1)
     return None
+
+
+def _layer_norm(x: Array, eps: float) -> Array:
+    centred = x - x.mean(-1, keepdims=True)
+    normalised: Array = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + eps)
+    return normalised

@@ -19,6 +19,18 @@ class Linear(nn.Linear):
         """Nothing: `initialise` fills the weights, from a generator with an owner."""
 
 
+class LayerNorm(nn.Module):
+    """To mean 0 and variance 1 over the last dim; scale and shift are left to the next layer.
+
+    Ba et al. 2016, arXiv:1607.06450, eq. 3.
+    """
+
+    eps = 1e-5  # added to the variance
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.layer_norm(x, x.shape[-1:], eps=self.eps)
+
+
 class OneHot(nn.Module):
     """Integers [*B] to indicator vectors [*B, n], so that a linear layer after it is a table."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from torch import nn
 
-from rlexp.networks.layers import Linear, OneHot
+from rlexp.networks.layers import LayerNorm, Linear, OneHot
 from rlexp.ranges import Range
 from rlexp.types import Box, Discrete, Space
 
@@ -30,11 +30,17 @@ def features(observation: Space) -> tuple[nn.Module, int]:
 
 @dataclass(frozen=True)
 class MLP:
-    """Fully connected layers of `hidden` widths, each followed by the activation."""
+    """Fully connected layers of `hidden` widths, each followed by the activation.
+
+    layer_norm: normalise each before its activation. Features are then bounded, and so is what a value network makes of
+    states that it has not seen: temporal-difference learning off-policy diverges less (Gallici et al. 2024,
+    arXiv:2407.04811).
+    """
 
     _: KW_ONLY
     hidden: Sequence[Annotated[int, Range(1)]]
     activation: Literal["tanh", "relu", "elu"]
+    layer_norm: bool
 
     takes: ClassVar[frozenset[str]] = frozenset({"discrete", "vector"})
 
@@ -42,7 +48,8 @@ class MLP:
         first, width = features(observation)
         layers = [first]
         for size in self.hidden:
-            layers += [Linear(width, size), ACTIVATIONS[self.activation]()]
+            normalisation = [LayerNorm()] if self.layer_norm else []
+            layers += [Linear(width, size), *normalisation, ACTIVATIONS[self.activation]()]
             width = size
         return nn.Sequential(*layers), width
 
