@@ -173,11 +173,14 @@ PAIRS: dict[str, list[list[str]]] = {
     "experience_kind": [["experience=replay"], ["algorithm=dqn", "experience=rollout"], ["experience=sweep"]],
     "needs_model": [["algorithm=value_iteration"], ["algorithm=value_iteration", "env=acrobot"]],
     "needed_part": [["estimator=none"], ["network=none"], ["optimizer=none"], ["algorithm=dqn", "exploration=none"]],
-    "unused_part": [["exploration=epsilon_greedy"], ["algorithm=dqn", "estimator=gae"]],
+    "unused_part": [["exploration=epsilon_greedy"], ["algorithm=value_iteration", "env=taxi", "estimator=gae"]],
     "estimator_input": [
         ["++plugins=[config_faults]", "estimator._target_=config_faults.needs_q", "~estimator.lambda_"]
     ],
-    "estimator_horizon": [["estimator=n_step", "estimator.n_step=126"]],
+    "estimator_horizon": [
+        ["estimator=n_step", "estimator.n_step=126"],
+        ["algorithm=dqn", "estimator=n_step", "experience.sequence_length=4"],
+    ],
     "network_input": [["network=table"], ["algorithm=dqn", "network=table", "env=acrobot"]],
     "minibatches": [
         ["algorithm.num_minibatches=3"],
@@ -187,6 +190,10 @@ PAIRS: dict[str, list[list[str]]] = {
     "rollout_fits": [["total_env_steps=999"], ["experience.rollout_length=100000"]],
     "batch_fits_buffer": [["algorithm=dqn", "experience.batch_size=10001"]],
     "collection_divides": [["algorithm=dqn", "experience.num_envs=3"]],
+    "sequence_fits_buffer": [
+        ["algorithm=dqn", "experience.sequence_length=20000"],
+        ["algorithm=dqn", "experience.sequence_length=1500", "experience.num_envs=10"],
+    ],
     "collection_fits_buffer": [["algorithm=dqn", "experience.collection_steps=20000", "total_env_steps=1000000"]],
     "learning_starts_in_time": [
         ["algorithm=dqn", "experience.learning_starts=200000", "experience.capacity=300000"],

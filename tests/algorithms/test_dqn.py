@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rlexp.algorithms.dqn import DQN
+from rlexp.functional.advantages import gae, monte_carlo, n_step, one_step_td, td_lambda
 from rlexp.functional.exploration import EpsilonGreedy
 from rlexp.functional.schedules import constant
 from rlexp.types import Progress, Transition
@@ -58,9 +59,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_others() -> None:
     assert not torch.equal(weights[0]["q"], weights[2]["q"])
 
 
-def make(epsilon: float = 0.1, huber_delta: float = 1.0) -> DQN:
+def make(epsilon: float = 0.1, huber_delta: float = 1.0, estimator=one_step_td) -> DQN:
     exploration = EpsilonGreedy(epsilon=functools.partial(constant, value=epsilon))
-    return DQN(exploration, gamma=0.5, tau=1.0, target_update_interval=1, huber_delta=huber_delta)
+    return DQN(exploration, estimator, gamma=0.5, tau=1.0, target_update_interval=1, huber_delta=huber_delta)
 
 
 def row(*numbers: float, dtype=torch.float32) -> torch.Tensor:
@@ -89,6 +90,55 @@ def test_the_loss_is_the_equation() -> None:
     assert metrics["value/mean"].item() == 3
     assert metrics["value/max_q"].item() == 5
     assert make(huber_delta=4.0).loss(NETS, BATCH)[0].item() == pytest.approx(4 / 3)  # e^2 / 2 throughout
+
+
+# Sequences of three steps, [T, B]: one goes on, one terminates at its second step, one is truncated at its first.
+SEQUENCES = Transition(
+    observation=torch.tensor([[0, 0, 0], [1, 1, 1], [2, 2, 2]]), action=torch.tensor([[1, 1, 1], [0, 0, 0], [1, 1, 1]]),
+    reward=torch.tensor([[1.0, 1, 1], [2, 2, 2], [4, 4, 4]]),
+    terminated=torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]]),
+    truncated=torch.tensor([[0.0, 0, 1], [0, 0, 0], [0, 0, 0]]),
+    next_observation=torch.tensor([[1, 1, 1], [2, 2, 2], [1, 1, 1]]), time=torch.zeros(3, 3, dtype=torch.int64),
+)  # fmt: skip
+ONE = [1 + 0.5 * 8] * 3
+TWO = [1 + 0.5 * 2 + 0.25 * -2, 1 + 0.5 * 2, 1 + 0.5 * 8]
+THREE = [1 + 0.5 * 2 + 0.25 * 4 + 0.125 * 8, 1 + 0.5 * 2, 1 + 0.5 * 8]
+HALF = [
+    0.5 * ONE[0] + 0.25 * TWO[0] + 0.25 * THREE[0],
+    0.5 * ONE[1] + 0.5 * TWO[1],
+    ONE[2],
+]  # weights of the lambda-return
+
+
+@pytest.mark.parametrize(
+    ("estimator", "targets"),
+    [
+        (one_step_td, ONE),
+        (functools.partial(n_step, n_step=2), TWO),
+        (functools.partial(n_step, n_step=3), THREE),
+        (monte_carlo, THREE),
+        (functools.partial(td_lambda, lambda_=0.5), HALF),
+        (functools.partial(gae, lambda_=0.5), HALF),
+    ],
+    ids=["one step", "2 steps", "3 steps", "monte carlo", "td lambda", "gae"],
+)
+def test_targets_of_a_sequence(estimator, targets: list[float]) -> None:
+    """By hand: only the first step's Q is moved, towards the estimator's return of the sequence."""
+    for b, target in enumerate(targets):
+        one = Transition(*(None if x is None else x[:, b : b + 1] for x in SEQUENCES))
+        loss, metrics = make(huber_delta=100.0, estimator=estimator).loss(NETS, one)
+        assert metrics["value/target"].item() == pytest.approx(target)
+        assert metrics["value/mean"].item() == 3
+        assert metrics["value/td_error"].item() == pytest.approx(abs(ONE[b] - 3))
+        assert loss.item() == pytest.approx((target - 3) ** 2 / 2)
+        (gradient,) = torch.autograd.grad(loss, Q)
+        torch.testing.assert_close(gradient, torch.tensor([[0, 3 - target], [0, 0], [0, 0]]))
+
+
+def test_n_steps_from_the_command_line() -> None:
+    parts = built(*SMALL, "estimator=n_step", "estimator.n_step=3", "experience.sequence_length=3")
+    for _, _, metrics in updates(parts, 2):
+        assert set(metrics) == METRICS
 
 
 def test_the_gradient_is_of_the_actions_taken_and_not_of_the_target() -> None:

@@ -48,14 +48,14 @@ def numbers(batch: Transition) -> list[int]:
 
 
 def held(buffer: UniformBuffer) -> list[int]:
-    return sorted(set(numbers(buffer.sample(60 * buffer.capacity, Stream(9, "look"), CPU))))
+    return sorted(set(numbers(buffer.sample(60 * buffer.capacity, 1, Stream(9, "look"), CPU))))
 
 
 @every_spec
 def test_shapes_and_types(spec: EnvSpec) -> None:
-    buffer = UniformBuffer(spec, 20)
+    buffer = UniformBuffer(spec, 20, 1)
     buffer.add(segment(spec, 0, 3, 2))
-    batch = buffer.sample(5, Stream(0, "replay"), CPU)
+    batch = buffer.sample(5, 1, Stream(0, "replay"), CPU)
     assert batch.observation.shape == (1, 5, *spec.observation.shape)
     assert batch.next_observation.shape == (1, 5, *spec.observation.shape)
     assert batch.action.shape == (1, 5, *spec.action.shape)
@@ -68,7 +68,7 @@ def test_shapes_and_types(spec: EnvSpec) -> None:
 
 @every_spec
 def test_holds_what_came_and_draws_only_that(spec: EnvSpec) -> None:
-    buffer = UniformBuffer(spec, 20)
+    buffer = UniformBuffer(spec, 20, 1)
     buffer.add(segment(spec, 0, 3, 2))
     assert buffer.size == 6
     assert held(buffer) == list(range(6))
@@ -77,7 +77,7 @@ def test_holds_what_came_and_draws_only_that(spec: EnvSpec) -> None:
 @every_spec
 @pytest.mark.parametrize(("length", "num_envs"), [(3, 2), (1, 1), (5, 2), (1, 7)])
 def test_the_oldest_go_first(spec: EnvSpec, length: int, num_envs: int) -> None:
-    buffer, count = UniformBuffer(spec, 10), length * num_envs
+    buffer, count = UniformBuffer(spec, 10, 1), length * num_envs
     for turn in range(12):
         buffer.add(segment(spec, turn * count, length, num_envs))
         came = (turn + 1) * count
@@ -87,14 +87,14 @@ def test_the_oldest_go_first(spec: EnvSpec, length: int, num_envs: int) -> None:
 
 def test_a_segment_larger_than_the_ring_is_refused() -> None:
     spec = SPECS["vector, integers"]
-    buffer = UniformBuffer(spec, 10)
+    buffer = UniformBuffer(spec, 10, 1)
     with pytest.raises(ValueError, match="11 transitions do not fit a buffer of 10"):
         buffer.add(segment(spec, 0, 11, 1))
 
 
 def test_what_was_added_is_a_copy() -> None:
     spec = SPECS["vector, integers"]
-    buffer, given = UniformBuffer(spec, 10), segment(spec, 0, 2, 2)
+    buffer, given = UniformBuffer(spec, 10, 1), segment(spec, 0, 2, 2)
     buffer.add(given)
     for column in given.values():
         column += 50  # the collector uses its arrays again
@@ -103,30 +103,30 @@ def test_what_was_added_is_a_copy() -> None:
 
 def test_every_transition_is_drawn_as_often() -> None:
     spec, count = SPECS["vector, integers"], 100_000
-    buffer = UniformBuffer(spec, 10)
+    buffer = UniformBuffer(spec, 10, 1)
     for turn in range(3):
         buffer.add(segment(spec, turn * 7, 7, 1))
-    frequency = np.bincount(numbers(buffer.sample(count, Stream(0, "replay"), CPU)))[11:]
+    frequency = np.bincount(numbers(buffer.sample(count, 1, Stream(0, "replay"), CPU)))[11:]
     assert len(frequency) == 10
     assert np.abs(frequency - count / 10).max() < 4.5 * (count * 0.1 * 0.9) ** 0.5
 
 
 def test_draws_belong_to_the_stream() -> None:
     spec = SPECS["vector, integers"]
-    buffer = UniformBuffer(spec, 10)
+    buffer = UniformBuffer(spec, 10, 1)
     buffer.add(segment(spec, 0, 9, 1))
     stream = Stream(0, "replay")
-    first, second = numbers(buffer.sample(20, stream, CPU)), numbers(buffer.sample(20, stream, CPU))
+    first, second = numbers(buffer.sample(20, 1, stream, CPU)), numbers(buffer.sample(20, 1, stream, CPU))
     assert first != second
     stream.counter = 0
-    assert numbers(buffer.sample(20, stream, CPU)) == first
+    assert numbers(buffer.sample(20, 1, stream, CPU)) == first
 
 
 @every_spec
 @pytest.mark.parametrize("came", [0, 6, 10, 16])
 def test_resumes(spec: EnvSpec, came: int, tmp_path) -> None:
     """Partly filled, just full, and wrapped around."""
-    buffer, resumed = UniformBuffer(spec, 10), UniformBuffer(spec, 10)
+    buffer, resumed = UniformBuffer(spec, 10, 1), UniformBuffer(spec, 10, 1)
     for turn in range(came // 2):
         buffer.add(segment(spec, turn * 2, 2, 1))
     save_tree(tmp_path / "a", buffer.state_dict())
@@ -136,5 +136,26 @@ def test_resumes(spec: EnvSpec, came: int, tmp_path) -> None:
     for turn in range(8):
         for each in (buffer, resumed):
             each.add(segment(spec, came + turn * 3, 3, 1))
-        assert numbers(buffer.sample(30, one, CPU)) == numbers(resumed.sample(30, other, CPU))
+        assert numbers(buffer.sample(30, 1, one, CPU)) == numbers(resumed.sample(30, 1, other, CPU))
     assert held(resumed) == list(range(came + 14, came + 24))
+
+
+@every_spec
+@pytest.mark.parametrize(
+    ("length", "num_envs", "capacity"), [(1, 1, 10), (3, 1, 10), (3, 2, 20), (4, 3, 13), (2, 5, 11)]
+)
+def test_sequences_are_successive_steps_of_one_environment(spec, length: int, num_envs: int, capacity: int) -> None:
+    """Partly filled and many times wrapped, also where the environments do not divide the capacity."""
+    buffer, first = UniformBuffer(spec, capacity, num_envs), 0
+    for turn in range(9):
+        steps = 1 + (turn % 2) if turn else length
+        buffer.add(segment(spec, first, steps, num_envs))
+        first += steps * num_envs
+        batch = buffer.sample(40 * capacity, length, Stream(turn, "replay"), CPU)
+        assert batch.reward.shape == (length, 40 * capacity)
+        numbers(batch)  # of one piece
+        number = (batch.reward - 2).long()
+        assert (number.diff(dim=0) == num_envs).all()
+        oldest = max(0, first - capacity)
+        assert set(number[0].tolist()) == set(range(oldest, first - (length - 1) * num_envs))
+        assert int(number.max()) == first - 1

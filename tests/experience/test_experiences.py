@@ -12,7 +12,8 @@ from rlexp.types import MDP, Transition, Update
 from tests.experience.parts import START, NoiseActor, make_collector
 
 RATES = {
-    "capacity": 50, "batch_size": 4, "learning_starts": 20, "collection_steps": 6, "updates_per_collection": 3,
+    "capacity": 50, "batch_size": 4, "sequence_length": 1, "learning_starts": 20, "collection_steps": 6,
+    "updates_per_collection": 3,
 }  # fmt: skip
 
 
@@ -163,3 +164,12 @@ def test_what_steps_environments_is_never_finished() -> None:
     rollout.next(NoiseActor(), START)
     assert not rollout.finished
     assert not make_replay().finished
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "length", "expected"), [(1, 7, [False, True]), (2, 7, [False, False, True]), (3, 2, [True])]
+)
+def test_replay_waits_for_a_whole_sequence(num_envs: int, length: int, expected) -> None:
+    replay = make_replay(num_envs, learning_starts=0, updates_per_collection=1, sequence_length=length)
+    assert [came for _, came in turns(replay, len(expected))] == expected
+    assert replay.next(NoiseActor(), START).reward.shape[0] == length

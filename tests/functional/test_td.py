@@ -1,27 +1,9 @@
-"""Targets and errors of Q-learning."""
+"""Losses of temporal-difference errors."""
 
 import pytest
 import torch
 
-from rlexp.functional.td import huber, q_learning_target
-
-
-def test_target_by_hand() -> None:
-    next_q_value = torch.tensor([[1.0, 4.0], [7.0, -2.0], [-3.0, -5.0]])
-    discount = torch.tensor([0.5, 0.0, 0.5])  # the second step terminated
-    target = q_learning_target(torch.tensor([1.0, 2.0, 0.0]), discount, next_q_value)
-    assert target.tolist() == [3.0, 2.0, -1.5]
-
-
-def test_target_takes_leading_dims() -> None:
-    generator = torch.Generator().manual_seed(0)
-    reward, discount = torch.randn(4, 3, generator=generator), torch.rand(4, 3, generator=generator)
-    next_q_value = torch.randn(4, 3, 5, generator=generator)
-    target = q_learning_target(reward, discount, next_q_value)
-    for t in range(4):
-        for b in range(3):
-            best = max(float(q) for q in next_q_value[t, b])
-            assert float(target[t, b]) == pytest.approx(float(reward[t, b]) + float(discount[t, b]) * best, abs=1e-6)
+from rlexp.functional.td import huber
 
 
 @pytest.mark.parametrize("delta", [0.1, 1.0, 2.5])

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rlexp.functional.td import huber, q_learning_target
+from rlexp.functional.td import huber
 from rlexp.networks.heads import q_network
 from rlexp.ranges import POSITIVE, PROBABILITY, Range
 from rlexp.state import TrainState
@@ -16,6 +16,7 @@ from rlexp.types import (
     Discrete,
     Encoder,
     EnvSpec,
+    Estimator,
     Exploration,
     Metrics,
     Noise,
@@ -29,17 +30,22 @@ from rlexp.types import (
 class DQN:
     """Q-learning with a network, replay and a target network.
 
-        minimise  E[ huber( r + γ (1 − terminated) max_a Q_target(s', a) − Q(s, a) ) ]
+        minimise  E[ huber( G − Q(s₀, a₀) ) ],    V(s) = max_a Q_target(s, a)
+        one step:   G = r₀ + γ (1 − terminated₀) V(s'₀)
+        n steps:    G = r₀ + γ r₁ + ... + γⁿ V(s'ₙ₋₁), cut where the episode ends
 
-    Mnih et al. 2015, doi:10.1038/nature14236, algorithm 1.  Notes: 000 L8.
+    Mnih et al. 2015, doi:10.1038/nature14236, algorithm 1; n steps, without a correction for the actions in between:
+    Hessel et al. 2018, arXiv:1710.02298.  Notes: 000 L8.
 
-    Departures from the paper: a truncated step bootstraps; the target network is tracked with weight `tau` every
-    `target_update_interval` updates (1 copies, as in the paper; a small one is Polyak averaging); the gradient's
-    norm may be bounded besides the Huber loss. The rates of collection and regression belong to the replay.
+    Departures from the paper: the target is the estimator's over the replayed sequence; a truncated step bootstraps;
+    the target network is tracked with weight `tau` every `target_update_interval` updates (1 copies, as in the paper; a
+    small one is Polyak averaging); the gradient's norm may be bounded besides the Huber loss. The rates of collection
+    and regression belong to the replay.
     Runs: `experiment=dqn_cartpole`.
     """
 
     exploration: Exploration
+    estimator: Estimator
     _: KW_ONLY
     gamma: Annotated[float, PROBABILITY]
     tau: Annotated[float, Range(0, 1, open_low=True)]
@@ -48,8 +54,8 @@ class DQN:
 
     actions: ClassVar[frozenset[str]] = frozenset({"discrete"})
     learns_from: ClassVar[str] = "replay"
-    needs: ClassVar[frozenset[str]] = frozenset({"exploration", "network", "optimizer"})
-    gives: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset({"estimator", "exploration", "network", "optimizer"})
+    gives: ClassVar[frozenset[str]] = frozenset({"state_value"})
     targets: ClassVar[Mapping[str, str]] = {"target_q": "q"}
 
     def networks(self, spec: EnvSpec, encoder: Encoder) -> dict[str, nn.Module]:
@@ -76,20 +82,24 @@ class DQN:
         return Update(metrics)
 
     def loss(self, nets: Any, batch: Transition) -> tuple[Tensor, Metrics]:
-        q_values = nets.q(batch.observation)
-        q_value = q_values.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
+        q_values = nets.q(batch.observation[0])
+        q_value = q_values.gather(-1, batch.action[0].unsqueeze(-1)).squeeze(-1)
         with torch.no_grad():
             discount = self.gamma * (1 - batch.terminated)
-            target = q_learning_target(batch.reward, discount, nets.target_q(batch.next_observation))
-        td_error = target - q_value
-        loss = huber(td_error, self.huber_delta).mean()
+            done = torch.maximum(batch.terminated, batch.truncated)
+            next_value = nets.target_q(batch.next_observation).amax(-1)
+            value = torch.cat([q_value.unsqueeze(0), next_value[:-1]])  # only the first row is learned from
+            estimate = self.estimator(batch.reward, discount, value, next_value, done, torch.zeros_like(value))
+            target = estimate.value_target[0]
+            one_step_error = batch.reward[0] + discount[0] * next_value[0] - q_value
+        loss = huber(target - q_value, self.huber_delta).mean()
         with torch.no_grad():
             metrics = {
                 "loss/q": loss.detach(),
                 "value/max_q": q_values.detach().amax(),
                 "value/mean": q_value.detach().mean(),
                 "value/target": target.mean(),
-                "value/td_error": td_error.detach().abs().mean(),
+                "value/td_error": one_step_error.abs().mean(),
             }
         return loss, metrics
 

@@ -1,4 +1,4 @@
-"""A ring of transitions from which every one is drawn with the same probability."""
+"""A ring of transitions; sequences of one length are drawn, each with the same probability."""
 
 from typing import Any
 
@@ -15,11 +15,13 @@ class UniformBuffer:
     """The last `capacity` transitions, in memory of this process.
 
     Observations are stored beside their true successors: twice the memory of a shared column, and right at every end
-    of an episode without a special case.
+    of an episode without a special case. `num_envs` environments are interleaved: the next step of one lies that many
+    places further.
     """
 
-    def __init__(self, spec: EnvSpec, capacity: int) -> None:
+    def __init__(self, spec: EnvSpec, capacity: int, num_envs: int) -> None:
         self.capacity = capacity
+        self._num_envs = num_envs
         self.size = 0
         self._next = 0
         observation = (capacity, *spec.observation.shape)
@@ -44,12 +46,16 @@ class UniformBuffer:
         self._next = (self._next + count) % self.capacity
         self.size = min(self.size + count, self.capacity)
 
-    def sample(self, batch_size: int, stream: Stream, device: torch.device) -> Transition:
-        """[1, batch_size, ...], with replacement."""
-        index = stream.integers(self.size, batch_size)
-        return Transition(
-            *(torch.from_numpy(self._columns[name].take(index, 0)).unsqueeze(0).to(device) for name in COLUMNS)
-        )
+    def sample(self, batch_size: int, length: int, stream: Stream, device: torch.device) -> Transition:
+        """[length, batch_size, ...], with replacement: successive steps of one environment.
+
+        A sequence may run over an episode's end into the next one; `terminated` and `truncated` say where. Those that
+        would reach beyond the newest step are not drawn, so `size` must be at least `length` times `num_envs`.
+        """
+        beyond = (length - 1) * self._num_envs
+        first = (self._next - self.size + stream.integers(self.size - beyond, batch_size)) % self.capacity
+        index = (first + np.arange(0, beyond + 1, self._num_envs)[:, None]) % self.capacity
+        return Transition(*(torch.from_numpy(self._columns[name].take(index, 0)).to(device) for name in COLUMNS))
 
     def state_dict(self) -> dict[str, Any]:
         return {

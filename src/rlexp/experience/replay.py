@@ -19,7 +19,8 @@ from rlexp.types import Progress, Transition, Update
 class Replay:
     """Turns of `collection_steps` new transitions and `updates_per_collection` batches from the last `capacity`.
 
-    The first batch comes once `learning_starts` transitions are in. All counts are transitions, not vector steps.
+    A batch is [sequence_length, batch_size, ...]: 1 for one-step targets, n for n-step ones. The first comes once
+    `learning_starts` transitions are in, and a sequence. All counts are transitions, not vector steps.
     """
 
     gives: ClassVar[str] = "replay"
@@ -34,6 +35,7 @@ class Replay:
         num_envs: Annotated[int, Range(1)],
         capacity: Annotated[int, Range(1)],
         batch_size: Annotated[int, Range(1)],
+        sequence_length: Annotated[int, Range(1)],
         learning_starts: Annotated[int, Range(0)],
         collection_steps: Annotated[int, Range(1)],
         updates_per_collection: Annotated[int, Range(1)],
@@ -41,9 +43,10 @@ class Replay:
         self._collector = collector
         self._clock = clock
         self._stream = Stream(seed, "replay")
-        self._buffer = UniformBuffer(collector.vector.spec, capacity)
+        self._buffer = UniformBuffer(collector.vector.spec, capacity, num_envs)
         self._batch_size = batch_size
-        self._learning_starts = learning_starts
+        self._sequence_length = sequence_length
+        self._starts = max(learning_starts, sequence_length * num_envs)
         self._steps = collection_steps // num_envs
         self._updates_per_collection = updates_per_collection
         self._owed = 0
@@ -59,12 +62,12 @@ class Replay:
     def next(self, actor: Actor, progress: Progress) -> Transition | None:
         if not self.owed:
             self._buffer.add(self._collector.collect(actor, progress, self._steps))
-            if self._collector.env_steps < max(1, self._learning_starts):
+            if self._collector.env_steps < self._starts:
                 return None
             self._owed = self._updates_per_collection
         self._owed -= 1
         before = self._clock.switch("sample")
-        batch = self._buffer.sample(self._batch_size, self._stream, actor.state.device)
+        batch = self._buffer.sample(self._batch_size, self._sequence_length, self._stream, actor.state.device)
         self._clock.switch(before)
         return batch
 

@@ -80,11 +80,13 @@ def estimator_input(c: Choice) -> str | None:
 
 
 def estimator_horizon(c: Choice) -> str | None:
-    """An n-step estimator looks further than the rollout is long."""
-    n, length = _get(c, "estimator", "n_step"), _get(c, "experience", "rollout_length")
-    if n is None or length is None or n <= length:
-        return None
-    return f"estimator.n_step={n} is more than experience.rollout_length={length}; lower the first or raise the second"
+    """An n-step estimator looks further than the rollout or the replayed sequence is long."""
+    n = _get(c, "estimator", "n_step")
+    for key in ("rollout_length", "sequence_length"):
+        length = _get(c, "experience", key)
+        if n is not None and length is not None and n > length:
+            return f"estimator.n_step={n} is more than experience.{key}={length}; lower the first or raise the second"
+    return None
 
 
 def network_input(c: Choice) -> str | None:
@@ -150,6 +152,17 @@ def collection_fits_buffer(c: Choice) -> str | None:
     return f"experience.collection_steps={steps} is more than experience.capacity={capacity}; raise the capacity"
 
 
+def sequence_fits_buffer(c: Choice) -> str | None:
+    """The buffer holds less than one sequence of each environment."""
+    length, capacity = _get(c, "experience", "sequence_length"), _get(c, "experience", "capacity")
+    if length is None or capacity is None or length * c.config["experience"]["num_envs"] <= capacity:
+        return None
+    return (
+        f"experience.sequence_length={length} of {c.config['experience']['num_envs']} environments is more than "
+        f"experience.capacity={capacity}; raise the capacity"
+    )
+
+
 def learning_starts_in_time(c: Choice) -> str | None:
     """Learning would start after the buffer is full or the run is over."""
     starts, capacity = _get(c, "experience", "learning_starts"), _get(c, "experience", "capacity")
@@ -189,6 +202,7 @@ RULES: tuple[Callable[[Choice], str | None], ...] = (
     batch_fits_buffer,
     collection_divides,
     collection_fits_buffer,
+    sequence_fits_buffer,
     learning_starts_in_time,
     interval_fits,
 )
