@@ -1,6 +1,7 @@
 """Whole runs: what they log, what must not change them, what they leave."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from make_docs import DOCS, metrics_page, rules_page
 from rlexp.cli.check import command as check_command
 from rlexp.cli.evaluate import command as evaluate_command
 from rlexp.cli.main import command as main_command
+from rlexp.cli.sync import command as sync_command
 from rlexp.errors import ConfigError, EnvironmentFailure, NonFiniteError, ResourceError
 from rlexp.experiment.build import build
 from rlexp.experiment.compose import conf_dir
@@ -187,6 +189,25 @@ def test_check_and_evaluate_commands(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "over 7 episodes" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="is not the folder of a run"):
         evaluate_command([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (evaluate_command, [], "the following arguments are required: run; see rlexp-evaluate --help"),
+        (
+            evaluate_command,
+            ["r", "--episodes", "0"],
+            "--episodes: 0 is not a positive whole number; see rlexp-evaluate",
+        ),
+        (evaluate_command, ["r", "--episodes", "many"], "--episodes: many is not a positive whole number"),
+        (sync_command, ["r", "--mode", "on"], "--mode: invalid choice: 'on'"),
+        (main_command, ["--cfg", "hydra"], "invalid choice: 'hydra'"),
+    ],
+)
+def test_wrong_arguments_are_one_line(command, arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        command(arguments)
 
 
 def test_help_and_composed_configuration_are_shown() -> None:

@@ -1,9 +1,18 @@
 """What the commands share: one line for an error, the exit code, the form of a command line."""
 
+import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
-from rlexp.errors import RlexpError
+from rlexp.errors import ConfigError, RlexpError
+
+
+class Parser(argparse.ArgumentParser):
+    """Its errors are ours: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def guarded(command: Callable[[], int]) -> int:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlexp.cli.common import guarded
+from rlexp.cli.common import Parser, guarded
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
 
 def command(arguments: Sequence[str]) -> int:
     """Evaluate one run; raises RlexpError for what a person must know."""
-    parser = argparse.ArgumentParser(prog="rlexp-evaluate", description=__doc__)
+    parser = Parser(prog="rlexp-evaluate", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a run, such as outputs/ppo_cartpole-v1/1a2b3c4d/s0")
     parser.add_argument("--episodes", type=_positive, default=200, help="how many (200)")
     parser.add_argument("--weights", choices=("final", "best"), default="final", help="which weights (final)")
@@ -36,7 +36,6 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return int(text)

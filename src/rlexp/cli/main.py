@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rlexp.cli.common import guarded
+from rlexp.cli.common import Parser, guarded
 from rlexp.cli.help import HELP
 from rlexp.errors import ConfigError
 
@@ -47,14 +47,11 @@ HYDRA_FLAGS = ("--info", "-i", "--shell-completion", "-sc", "--hydra-help")
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Flags and overrides; raises ConfigError for a flag that is not known."""
-    parser = argparse.ArgumentParser(prog="rlexp", add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser = Parser(prog="rlexp", add_help=False, allow_abbrev=False)
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--cfg", "-c", choices=["job"])
-    try:
-        options, rest = parser.parse_known_args(list(arguments))
-    except argparse.ArgumentError as error:
-        raise ConfigError(f"{error}; see rlexp --help") from error
+    options, rest = parser.parse_known_args(list(arguments))
     for word in rest:
         if word.startswith("-"):
             raise ConfigError(f"{word}: unknown flag; see rlexp --help")
@@ -79,7 +76,7 @@ def hydra_command(arguments: Sequence[str]) -> int:
 
     from rlexp.experiment.compose import conf_dir, use_config_dir
 
-    parser = argparse.ArgumentParser(prog="rlexp", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="rlexp", add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd")
     options, arguments = parser.parse_known_args(list(arguments))
     use_config_dir(options.config_dir)

@@ -1,11 +1,10 @@
 """`rlexp-sync RUN...`: make the W&B runs anew from the rows of saved runs."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlexp.cli.common import guarded, report
+from rlexp.cli.common import Parser, guarded, report
 from rlexp.errors import ResourceError, RlexpError
 from rlexp.experiment.extend import read_config
 from rlexp.experiment.wandb_process import DEFAULT_PROJECT, Target, describe, mirror, mirror_lock, outputs_of
@@ -24,7 +23,7 @@ def command(arguments: Sequence[str]) -> int:
 
     Raises ConfigError, before anything is made, where a folder is not a run's.
     """
-    parser = argparse.ArgumentParser(prog="rlexp-sync", description=__doc__)
+    parser = Parser(prog="rlexp-sync", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, such as outputs/*/*/s*")
     parser.add_argument(
         "--mode",
