@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,13 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path) -> None:
     with pytest.raises(StorageError), storage.locked(tmp_path):
         pass
     assert (tmp_path / "elsewhere").read_text() == "keep"
+
+
+def test_files_of_a_killed_writer_are_removed_once_they_are_old(tmp_path) -> None:
+    storage.write_json(tmp_path / "kept.json", {})
+    for name, age in {"old": 90, "young": 5}.items():
+        file = tmp_path / f"{storage.WRITING}{name}"
+        file.write_text("half")
+        os.utime(file, (time.time() - age,) * 2)
+    storage.reap_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{storage.WRITING}young", "kept.json"]

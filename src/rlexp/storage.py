@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:  # checkpoints alone need torch: who reads rows or small files
 
 FORMAT = 1
 ASIDE = ".replaced-"
+WRITING = ".writing-"
+ABANDONED = 60.0  # seconds after which a file being written belongs to nobody: another process may be at it
 
 before_operation: Callable[[str, Path], None] | None = None
 """Called before each write, fsync, rename and removal; tests set it to kill or fail at the n-th."""
@@ -70,7 +73,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file: a temporary one beside it, fsync, rename, fsync of the directory."""
     payload = data.encode() if isinstance(data, str) else data
     with _as_storage_error(path):
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(prefix=f"{WRITING}{path.name}.", dir=path.parent)
         os.close(descriptor)
         try:
             os.chmod(temporary, 0o640)
@@ -279,7 +282,10 @@ def load_tree(directory: Path) -> dict[str, Any]:
 
 
 def reap_unfinished(directory: Path) -> None:
-    """Remove what a killed save left behind, and put back what it had set aside."""
+    """Remove what a killed write or save left behind, and put back what it had set aside."""
+    for leftover in directory.glob(f"{WRITING}*"):
+        if time.time() - leftover.stat().st_mtime > ABANDONED:
+            remove(leftover)
     for leftover in directory.glob(".saving-*"):
         remove(leftover)
     for old in directory.glob(f"{ASIDE}*"):

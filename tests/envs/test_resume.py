@@ -8,6 +8,7 @@ import pytest
 
 from rlexp.envs.make import make_env
 from rlexp.envs.vector import SyncVector
+from rlexp.errors import EnvironmentFailure
 from rlexp.storage import load_tree, save_tree
 from rlexp.streams import Stream, derive_seed
 from tests.conftest import CONF, env_spec
@@ -133,3 +134,25 @@ def test_an_environment_that_does_not_repeat_itself_is_named_and_begins_its_next
     assert vectors[1].time.tolist() == [5, 0]
     vectors[1].step(np.zeros(NUM_ENVS, np.int64))
     assert vectors[1].time.tolist() == [6, 1]
+
+
+def test_an_environment_that_raises_while_its_episode_is_played_again_is_named(tmp_path) -> None:
+    class Brittle(Counter):
+        made = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            Brittle.made += 1
+            self.breaks = Brittle.made == 4
+
+        def step(self, action):
+            if self.breaks:
+                raise RuntimeError("the motor is hot")
+            return super().step(action)
+
+    vectors = [SyncVector(Brittle, counter_spec(50), NUM_ENVS, simple_seed) for _ in range(2)]
+    vectors[0].start()
+    for _ in range(5):
+        vectors[0].step(np.zeros(NUM_ENVS, np.int64))
+    with pytest.raises(EnvironmentFailure, match="RuntimeError: the motor is hot; environment 1, episode seed"):
+        vectors[1].load_state_dict(through_disk(tmp_path / "a", vectors[0].state_dict()))

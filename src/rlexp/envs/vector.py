@@ -107,10 +107,7 @@ class SyncVector:
         except (EnvironmentFailure, NonFiniteError):
             raise
         except Exception as error:
-            raise EnvironmentFailure(
-                f"{self.spec.id}: {type(error).__name__}: {error}; environment {i}, episode seed {self._seed[i]}, "
-                f"step {int(time[i])}; the same command repeats it"
-            ) from error
+            raise self._failure(i, error) from error
         return self._step
 
     def check_finite(self) -> None:
@@ -121,6 +118,12 @@ class SyncVector:
         for i, total in enumerate(self._return):
             if not math.isfinite(total) or not np.isfinite(self.observation[i]).all():
                 raise self._not_finite(i)
+
+    def _failure(self, i: int, error: Exception) -> EnvironmentFailure:
+        return EnvironmentFailure(
+            f"{self.spec.id}: {type(error).__name__}: {error}; environment {i}, episode seed {self._seed[i]}, "
+            f"step {int(self.time[i])}; the same command repeats it"
+        )
 
     def _not_finite(self, i: int) -> NonFiniteError:
         return NonFiniteError(
@@ -178,12 +181,16 @@ class SyncVector:
         self.finished = [Episode(*values) for values in state["finished"]]
         if not self._started:
             return
-        for i, episode in enumerate(state["episodes"]):
-            self._index[i] = episode["index"] - 1
-            self._begin_episode(i)
-            if not self._replay(i, episode["actions"]) or not _same(self.observation[i], state["observation"][i]):
-                self.inexact.append(i)
+        i = 0
+        try:
+            for i, episode in enumerate(state["episodes"]):
+                self._index[i] = episode["index"] - 1
                 self._begin_episode(i)
+                if not self._replay(i, episode["actions"]) or not _same(self.observation[i], state["observation"][i]):
+                    self.inexact.append(i)
+                    self._begin_episode(i)
+        except Exception as error:
+            raise self._failure(i, error) from error
 
     def _replay(self, i: int, actions: np.ndarray) -> bool:
         for action in actions.tolist() if isinstance(self.spec.action, Discrete) else actions:

@@ -105,7 +105,7 @@ def _train_and_evaluate(
     checked: Checked, directory: Path, signals: Signals, display: Display, mirror: Mirror
 ) -> dict[str, Any]:
     config = checked.config
-    for folder in ("checkpoints", "weights"):
+    for folder in (".", "checkpoints", "weights", "evaluations"):
         reap_unfinished(directory / folder)
     adopt_parent(config, directory)
     log = RowLog(directory / "rows.jsonl")
