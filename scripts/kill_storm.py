@@ -52,6 +52,7 @@ CASES = {
 CASES["ppo"] += ["experience.num_envs=1", "algorithm.num_minibatches=1"]
 CASES["ppo_8"] += ["experience.num_envs=8"]
 CASES["dqn_8"] += ["experience.num_envs=8", "experience.collection_steps=16", "experience.updates_per_collection=2"]
+CASES["dqn_8"] += ["estimator=n_step", "experience.sequence_length=5", "network.layer_norm=true"]
 CASES["value_iteration"] += ["logger.interval=1"]
 
 Hook = Callable[[str, Path], None]
