@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,10 @@ from rlexp.networks.acting import numpy_forward
 from rlexp.networks.layers import initialise
 from rlexp.ranges import POSITIVE
 from rlexp.streams import Stream, derive_seed
-from rlexp.types import Metrics, Progress, Schedule
+from rlexp.types import Metrics, Noise, Progress, Schedule
 
 Loss = Callable[..., tuple[Tensor, Metrics]]
+Batch = TypeVar("Batch", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,14 @@ class TrainState:
     def permutation(self, purpose: str, n: int) -> Tensor:
         """[n] int64, a random order."""
         return torch.from_numpy(self.stream(purpose).permutation(n)).to(self.device)
+
+    def draw(self, purpose: str, noise: Noise, *shape: int) -> Tensor:
+        """[*shape, noise.size] of the kind that a policy's `sample` consumes."""
+        return torch.from_numpy(self.stream(purpose).noise(noise, *shape)).to(self.device)
+
+    def take(self, data: Batch, index: Tensor) -> Batch:
+        """The rows [n] of a tuple of tensors [N, ...], such as a minibatch."""
+        return type(data)(*(column[index] for column in data))
 
     # ---------------------------------------------------------------------------------------------------- what is kept
 

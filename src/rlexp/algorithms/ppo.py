@@ -83,15 +83,15 @@ class PPO:
 
     def update(self, state: TrainState, rollout: Transition, progress: Progress) -> Update:
         data, metrics = state.evaluate(self.estimate, rollout)
-        num_samples = data.advantage.shape[0]
+        num_samples = data.advantage.shape[-1]
         clip_ratio = self.clip_ratio(progress)
         active = torch.ones((), device=state.device)
         steps: list[Metrics] = []
         taken: list[Tensor] = []
         for _ in range(self.num_epochs):
             order = state.permutation("minibatches", num_samples)
-            for index in order.chunk(self.num_minibatches):
-                minibatch = Minibatch(*(x[index] for x in data))
+            for index in order.chunk(self.num_minibatches, -1):
+                minibatch = state.take(data, index)
                 mask = None if self.target_kl is None else active
                 steps.append(state.minimize(("actor", "critic"), self.loss, minibatch, clip_ratio, active=mask))
                 taken.append(active)
@@ -99,8 +99,8 @@ class PPO:
                     active = active * (steps[-1]["policy/approx_kl"] <= 1.5 * self.target_kl)
         share = torch.stack(taken)  # a mask, since to stop the epochs would read a number back from the device
         for name in steps[0]:
-            metrics[name] = (share * torch.stack([step[name] for step in steps])).sum() / share.sum()
-        metrics["policy/steps_taken"] = share.mean()
+            metrics[name] = (share * torch.stack([step[name] for step in steps])).sum(0) / share.sum(0)
+        metrics["policy/steps_taken"] = share.mean(0)
         return Update(metrics)
 
     def estimate(self, nets: Any, rollout: Transition) -> tuple[Minibatch, Metrics]:

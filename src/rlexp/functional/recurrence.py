@@ -12,10 +12,9 @@ def reverse_recurrence(a: Tensor, b: Tensor, last: Tensor) -> Tensor:
     Returns:
         x: [T, *B].
     """
-    x = torch.empty_like(a)
-    following = last
-    # One fused multiply-add a step; unbinding once avoids T index operations.
-    for out, a_t, b_t in zip(reversed(x.unbind(0)), reversed(a.unbind(0)), reversed(b.unbind(0)), strict=True):
-        torch.addcmul(a_t, b_t, following, out=out)
-        following = out
-    return x
+    following, backwards = last, []
+    # One fused multiply-add a step; unbinding once avoids T index operations. No `out=`: torch.func.vmap has no rule.
+    for a_t, b_t in zip(reversed(a.unbind(0)), reversed(b.unbind(0)), strict=True):
+        following = torch.addcmul(a_t, b_t, following)
+        backwards.append(following)
+    return torch.stack(backwards[::-1])

@@ -15,6 +15,12 @@ class Linear(nn.Linear):
         super().__init__(in_features, out_features)
         self.gain = gain
 
+    def forward(self, x: Tensor) -> Tensor:
+        # A matrix product with one column rounds otherwise alone than in a stack of seeds; a product and a sum do not.
+        if self.out_features == 1:
+            return (x * self.weight[0]).sum(-1, keepdim=True) + self.bias
+        return super().forward(x)
+
     def reset_parameters(self) -> None:
         """Nothing: `initialise` fills the weights, from a generator with an owner."""
 
