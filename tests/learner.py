@@ -7,7 +7,8 @@ from torch import nn
 
 from rlexp.functional.schedules import constant
 from rlexp.networks.layers import Linear, Squeeze
-from rlexp.state import Optimization, TrainState
+from rlexp.optimization import Optimization
+from rlexp.state import TrainState
 
 ADAM = functools.partial(torch.optim.Adam, eps=1e-5, fused=True)
 RULES = {
@@ -26,7 +27,7 @@ def critic() -> nn.Module:
     return nn.Sequential(Linear(3, 8), nn.Tanh(), Linear(8, 1), Squeeze()).double()
 
 
-def make(optimizations=None, seed: int = 0) -> TrainState:
+def make(optimizations=None, seed: int | list[int] = 0) -> TrainState:
     networks = {"actor": Linear(3, 2).double(), "critic": critic(), "target_critic": critic()}
     optimizations = optimizations or {"actor": how(), "critic": how()}
     targets = {"target_critic": "critic"}

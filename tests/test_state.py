@@ -95,7 +95,7 @@ def test_an_inactive_step_leaves_parameters_and_moments(rule, warm: int) -> None
     assert not changed(state, before)
     for name, network in state.trained.items():
         if warm:
-            pairs = zip(network.buffers(), twin.trained[name].buffers(), strict=True)
+            pairs = zip(network.buffers()[0], twin.trained[name].buffers()[0], strict=True)
             assert all(torch.equal(a, b) for a, b in pairs)
     for k in range(3):
         for one in (state, twin):

@@ -76,7 +76,7 @@ def test_weights_of_other_networks_are_refused_by_name(change, message: str) -> 
 @pytest.mark.parametrize("name", ["actor", "target_critic"])
 def test_is_finite_sees_every_parameter(name: str, number: float) -> None:
     state = make()
-    assert state.is_finite()
+    assert state.finite() == [True]
     with torch.no_grad():
         list(state.modules[name].parameters())[-1].view(-1)[-1] = number
-    assert not state.is_finite()
+    assert state.finite() == [False]

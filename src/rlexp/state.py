@@ -2,93 +2,28 @@
 
     metrics = state.minimize(("actor", "critic"), algorithm.loss, batch)     # loss(nets, batch) -> (scalar, metrics)
 
-Each network's parameters lie in one flat tensor; the modules' parameters are views of it. One fused optimizer step and
-one norm for each network are then one operation each (a small update is bound by the number of operations).
+With several seeds every parameter, batch and metric has one dim more, the first, and `loss` is mapped over it: each
+seed equals the same seed alone, and its gradient reaches its own parameters only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
-from functools import partial
 from types import SimpleNamespace
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_map
 
 from rlexp.networks.acting import numpy_forward
 from rlexp.networks.layers import initialise
-from rlexp.ranges import POSITIVE
+from rlexp.optimization import Flat, Optimization, Trained
 from rlexp.streams import Stream, derive_seed
-from rlexp.types import Metrics, Noise, Progress, Schedule
+from rlexp.types import Metrics, Noise, Progress
 
 Loss = Callable[..., tuple[Tensor, Metrics]]
 Batch = TypeVar("Batch", bound=tuple[Any, ...])
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """How one network is stepped: a rule of torch.optim, a learning rate, and a bound on the gradient's norm."""
-
-    _: KW_ONLY
-    rule: Callable[..., torch.optim.Optimizer]
-    learning_rate: Annotated[Schedule, POSITIVE]
-    max_grad_norm: Annotated[float, POSITIVE] | None
-
-
-class Flat:
-    """The parameters of one network as views of one tensor, [P], and a gradient of the same shape."""
-
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
-        module.to(device)
-        self.leaves = list(module.parameters())
-        self.values = torch.cat([p.detach().reshape(-1) for p in self.leaves])
-        self.gradient = torch.zeros_like(self.values)
-        offset = 0
-        for p in self.leaves:
-            p.data = self.values[offset : offset + p.numel()].view_as(p)
-            offset += p.numel()
-
-
-def _without_hooks(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-    """`optimizer.step` without torch's wrapper for hooks and profiler labels: 89 us in place of 158 for a fused Adam.
-
-    torch marks the steps that it wrapped as `hooked`; any other is called as it is.
-    """
-    step: Any = type(optimizer).step
-    return partial(step.__wrapped__, optimizer) if getattr(step, "hooked", False) else optimizer.step
-
-
-class Trained:
-    """A network that an optimizer steps."""
-
-    def __init__(self, flat: Flat, optimization: Optimization) -> None:
-        self.flat = flat
-        self.schedule = optimization.learning_rate
-        self.max_grad_norm = optimization.max_grad_norm
-        flat.values.grad = flat.gradient
-        self.optimizer = optimization.rule([flat.values], lr=1e-3)  # the schedule sets it before each step
-        self._optimizer_step = _without_hooks(self.optimizer)
-        self._lr = -1.0
-
-    def step(self, gradients: Sequence[Tensor], progress: Progress) -> Tensor:
-        """Clip to the norm and step. Returns the norm before clipping, 0-d."""
-        gradient = self.flat.gradient
-        torch.cat([g.reshape(-1) for g in gradients], out=gradient)
-        norm: Tensor = torch.linalg.vector_norm(gradient)
-        if self.max_grad_norm is not None:
-            gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-        learning_rate = self.schedule(progress)
-        if learning_rate != self._lr:
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate
-            self._lr = learning_rate
-        self._optimizer_step()
-        return norm
-
-    def buffers(self) -> list[Tensor]:
-        """All tensors that a step changes."""
-        held = self.optimizer.state.get(self.flat.values, {})
-        return [self.flat.values, *(value for value in held.values() if isinstance(value, Tensor))]
 
 
 class TrainState:
@@ -98,7 +33,7 @@ class TrainState:
         networks: name to module, as the algorithm made them; their weights are drawn here.
         targets: name of a copy to the name of its source.
         optimizations: name to Optimization, for each network that is stepped.
-        seed: of the streams "initialisation" and all that `stream` hands out.
+        seed: of the streams "initialisation" and all that is drawn here; several are stacked, [S].
         device: where the parameters live.
     """
 
@@ -108,22 +43,26 @@ class TrainState:
         targets: Mapping[str, str],
         optimizations: Mapping[str, Optimization],
         *,
-        seed: int,
+        seed: int | Sequence[int],
         device: torch.device,
         total_env_steps: int,
     ) -> None:
         self.progress = Progress(0, 0, total_env_steps)
         self.device = device
-        self._seed = seed
-        self._streams: dict[str, Stream] = {}
+        self.stacked = not isinstance(seed, int)
+        self.seeds = [seed] if isinstance(seed, int) else list(seed)
+        self.frozen = [False] * len(self.seeds)
+        self._alive: Tensor | None = None  # [S], 0 where frozen; None while no seed is
+        self._streams: dict[str, list[Stream]] = {}
         self.modules = dict(networks)
         self.flats: dict[str, Flat] = {}
         for index, (name, module) in enumerate(networks.items()):
-            initialise(module, torch.Generator().manual_seed(derive_seed(seed, "initialisation", index)))
-            self.flats[name] = Flat(module, device)
+            rows = [_initial(module, derive_seed(s, "initialisation", index)) for s in self.seeds]
+            self.flats[name] = Flat(module, (torch.stack(rows) if self.stacked else rows[0]).to(device))
         for target, source in targets.items():
             self.flats[target].values.copy_(self.flats[source].values)
-            self.modules[target].requires_grad_(False)
+            for leaf in self.flats[target].leaves.values():
+                leaf.requires_grad_(False)
         self.trained = {name: Trained(self.flats[name], how) for name, how in optimizations.items()}
         self.nets = SimpleNamespace(**self.modules)
 
@@ -132,35 +71,36 @@ class TrainState:
     def minimize(self, names: str | Sequence[str], loss: Loss, *batch: Any, active: Tensor | None = None) -> Metrics:
         """One gradient step of `loss(nets, *batch) -> (scalar, metrics)` on the named networks and on no others.
 
-        active: a 0-d mask; where it is 0 the parameters and the optimizer's moments stay as they were.
-        Returns the loss's metrics and `optimizer/grad_norm_<network>`, before clipping.
+        active: a mask [*S]; where it is 0 the parameters and the optimizer's moments stay as they were.
+        Returns the loss's metrics and `optimizer/grad_norm_<network>`, before clipping, each [*S].
         """
         networks = [(name, self.trained[name]) for name in ([names] if isinstance(names, str) else names)]
-        value, metrics = loss(self.nets, *batch)
-        leaves = [p for _, network in networks for p in network.flat.leaves]
-        gradients = torch.autograd.grad(value, leaves)
+        metrics: Metrics
+        value, metrics = self._mapped(loss, batch)
+        leaves = [leaf for _, network in networks for leaf in network.flat.leaves.values()]
+        gradients = torch.autograd.grad(value.sum() if self.stacked else value, leaves)
+        if self._alive is not None:
+            active = self._alive if active is None else self._alive * active
         if active is not None:
-            before = {buffer: buffer.clone() for _, network in networks for buffer in network.buffers()}
+            before = [[[b.clone() for b in row] for row in network.buffers()] for _, network in networks]
         start = 0
         for name, network in networks:
             stop = start + len(network.flat.leaves)
             metrics[f"optimizer/grad_norm_{name}"] = network.step(gradients[start:stop], self.progress)
             start = stop
         if active is not None:
-            for buffer in (buffer for _, network in networks for buffer in network.buffers()):
-                # The first step makes the moments: before it they were zero.
-                old = before[buffer] if buffer in before else torch.zeros_like(buffer)
-                buffer.copy_(torch.where(active > 0, buffer, old))
+            for (_, network), held in zip(networks, before, strict=True):
+                network.undo(held, active)
         self.progress = self.progress._replace(updates=self.progress.updates + 1)
         return metrics
 
     @torch.no_grad()
     def replace(self, name: str, rule: Callable[..., tuple[Mapping[str, Tensor], Metrics]], *batch: Any) -> Metrics:
         """Set a network's leaves to `rule(nets, *batch) -> (new leaves by name, metrics)`, without an optimizer."""
-        new, metrics = rule(self.nets, *batch)
-        leaves = dict(self.modules[name].named_parameters())
+        metrics: Metrics
+        new, metrics = self._mapped(rule, batch)
         for leaf, value in new.items():
-            leaves[leaf].copy_(value)
+            self.flats[name].leaves[leaf].copy_(value)
         self.progress = self.progress._replace(updates=self.progress.updates + 1)
         return metrics
 
@@ -172,31 +112,58 @@ class TrainState:
     @torch.no_grad()
     def evaluate(self, function: Callable[..., Any], *batch: Any) -> Any:
         """`function(nets, *batch)` without gradients."""
-        return function(self.nets, *batch)
+        return self._mapped(function, batch)
+
+    def _mapped(self, function: Callable[..., Any], batch: tuple[Any, ...]) -> Any:
+        """`function(nets, *batch)` of the live modules, or of each seed's parameters and slice of the tensors."""
+        if not self.stacked:
+            return function(self.nets, *batch)
+
+        def of_one_seed(leaves: Mapping[str, Mapping[str, Tensor]], *slices: Any) -> Any:
+            return function(
+                SimpleNamespace(**{name: _Bound(self.modules[name], leaves[name]) for name in leaves}), *slices
+            )
+
+        leaves = {name: flat.leaves for name, flat in self.flats.items()}
+        dims = tree_map(lambda x: 0 if isinstance(x, Tensor) else None, batch)
+        return vmap(of_one_seed, in_dims=(0, *dims))(leaves, *batch)
 
     def acting_nets(self) -> SimpleNamespace:
-        """The networks as they are called for the few rows of a step: in NumPy where that can be, else as they are."""
-        return SimpleNamespace(**{name: numpy_forward(module) or module for name, module in self.modules.items()})
+        """The networks as they are called for the few rows of a step: in NumPy where that can be, else as they are.
+
+        Of stacked seeds they take and give [S, B, ...].
+        """
+        nets = {}
+        for name, module in self.modules.items():
+            forward = numpy_forward(module, self.flats[name].leaves, stacked=self.stacked)
+            nets[name] = forward or (_Stacked(module, self.flats[name].leaves) if self.stacked else module)
+        return SimpleNamespace(**nets)
 
     # ---------------------------------------------------------------------------------------------------- randomness
 
-    def stream(self, purpose: str) -> Stream:
-        """The stream of this seed for a purpose; its position is saved with the state."""
+    def streams(self, purpose: str) -> list[Stream]:
+        """The stream of each seed for a purpose; their positions are saved with the state."""
         if purpose not in self._streams:
-            self._streams[purpose] = Stream(self._seed, purpose)
+            self._streams[purpose] = [Stream(seed, purpose) for seed in self.seeds]
         return self._streams[purpose]
 
     def permutation(self, purpose: str, n: int) -> Tensor:
-        """[n] int64, a random order."""
-        return torch.from_numpy(self.stream(purpose).permutation(n)).to(self.device)
+        """[*S, n] int64, a random order."""
+        return self._drawn([stream.permutation(n) for stream in self.streams(purpose)])
 
     def draw(self, purpose: str, noise: Noise, *shape: int) -> Tensor:
-        """[*shape, noise.size] of the kind that a policy's `sample` consumes."""
-        return torch.from_numpy(self.stream(purpose).noise(noise, *shape)).to(self.device)
+        """[*S, *shape, noise.size] of the kind that a policy's `sample` consumes."""
+        return self._drawn([stream.noise(noise, *shape) for stream in self.streams(purpose)])
+
+    def _drawn(self, arrays: Sequence[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(arrays) if self.stacked else arrays[0]).to(self.device)
 
     def take(self, data: Batch, index: Tensor) -> Batch:
-        """The rows [n] of a tuple of tensors [N, ...], such as a minibatch."""
-        return type(data)(*(column[index] for column in data))
+        """The rows [*S, n] of a NamedTuple of tensors [*S, N, ...], such as a minibatch."""
+        if not self.stacked:
+            return type(data)(*(column[index] for column in data))
+        seed = torch.arange(len(self.seeds), device=self.device).unsqueeze(-1)
+        return type(data)(*(column[seed, index] for column in data))
 
     # ---------------------------------------------------------------------------------------------------- what is kept
 
@@ -206,12 +173,18 @@ class TrainState:
             return network.schedule(self.progress)
         return None
 
-    def is_finite(self) -> bool:
-        """Whether every parameter is a finite number. A sync point on an accelerator."""
-        return all(bool(torch.isfinite(flat.values).all()) for flat in self.flats.values())
+    def finite(self) -> list[bool]:
+        """For each seed, whether every parameter is a finite number. A sync point on an accelerator."""
+        finite = [torch.isfinite(flat.values).all(-1).reshape(-1).tolist() for flat in self.flats.values()]
+        return [all(of_seed) for of_seed in zip(*finite, strict=True)]
+
+    def freeze(self, index: int) -> None:
+        """Step the seed at this place no more; the others go on as if it were not there."""
+        self.frozen[index] = True
+        self._alive = torch.tensor([0.0 if frozen else 1.0 for frozen in self.frozen], device=self.device)
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of every network's flat parameters."""
+        """A copy of every network's flat parameters, [*S, P]."""
         return {name: flat.values.detach().cpu().clone() for name, flat in self.flats.items()}
 
     @torch.no_grad()
@@ -230,7 +203,10 @@ class TrainState:
             "updates": self.progress.updates,
             "weights": self.weights(),
             "optimizers": {name: network.optimizer.state_dict()["state"] for name, network in self.trained.items()},
-            "streams": {purpose: stream.state_dict() for purpose, stream in self._streams.items()},
+            "streams": {
+                purpose: [stream.state_dict() for stream in streams] for purpose, streams in self._streams.items()
+            },
+            "frozen": list(self.frozen),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -239,5 +215,41 @@ class TrainState:
         for name, network in self.trained.items():
             groups = network.optimizer.state_dict()["param_groups"]
             network.optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": groups})
-        for purpose, stream in state["streams"].items():
-            self.stream(purpose).load_state_dict(stream)
+        for purpose, saved in state["streams"].items():
+            for stream, position in zip(self.streams(purpose), saved, strict=True):
+                stream.load_state_dict(position)
+        for index, frozen in enumerate(state["frozen"]):
+            if frozen:
+                self.freeze(index)
+
+
+def _initial(module: nn.Module, seed: int) -> Tensor:
+    """[P], the module's parameters as a seed draws them."""
+    initialise(module, torch.Generator().manual_seed(seed))
+    return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+
+
+class _Bound:
+    """A module called with one seed's parameters."""
+
+    def __init__(self, module: nn.Module, leaves: Mapping[str, Tensor]) -> None:
+        self._module = module
+        self._leaves = dict(leaves)
+
+    def __call__(self, *inputs: Any) -> Any:
+        return functional_call(self._module, self._leaves, inputs)
+
+
+class _Stacked:
+    """A module called with every seed's parameters, [S, B, ...] to [S, B, ...]."""
+
+    def __init__(self, module: nn.Module, leaves: Mapping[str, Tensor]) -> None:
+        self._module = module
+        self._leaves = dict(leaves)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        def of_one_seed(leaves: dict[str, Tensor], *slices: Tensor) -> Any:
+            return functional_call(self._module, leaves, slices)
+
+        output: Tensor = vmap(of_one_seed)(self._leaves, *inputs)
+        return output

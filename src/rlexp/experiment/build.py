@@ -18,7 +18,8 @@ from rlexp.experience.collector import Collector
 from rlexp.experiment.schema import Schema, given_fields
 from rlexp.experiment.targets import resolve
 from rlexp.functional.distributions import family_of
-from rlexp.state import Optimization, TrainState
+from rlexp.optimization import Optimization
+from rlexp.state import TrainState
 from rlexp.streams import derive_seed
 from rlexp.types import Algorithm, EnvSpec, Experience
 

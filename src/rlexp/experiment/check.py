@@ -14,7 +14,7 @@ from rlexp.experiment.schema import Schema
 from rlexp.experiment.settings import Settings
 from rlexp.experiment.spaces import declared_spec, probed_spec
 from rlexp.experiment.targets import import_package, resolve
-from rlexp.state import Optimization
+from rlexp.optimization import Optimization
 from rlexp.types import EnvSpec
 
 PLUGIN_GROUP = "rlexp.plugins"

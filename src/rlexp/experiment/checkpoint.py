@@ -40,7 +40,7 @@ class Checkpointer:
         """
         if self._saved_at == progress.env_steps:
             return
-        if not state.is_finite():
+        if not all(state.finite()):
             raise NonFiniteError(
                 f"a parameter became NaN or infinite by env_steps={progress.env_steps}; lower optimizer.learning_rate "
                 "or set optimizer.max_grad_norm; the last finite checkpoint is kept"

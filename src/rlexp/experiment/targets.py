@@ -17,7 +17,7 @@ ALLOWED = (
     "rlexp.experience",
     "rlexp.functional",
     "rlexp.networks",
-    "rlexp.state",
+    "rlexp.optimization",
     "torch.nn",
     "torch.optim",
 )
