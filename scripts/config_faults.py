@@ -172,6 +172,7 @@ PAIRS: dict[str, list[list[str]]] = {
     "action_space": [["algorithm=dqn", "env=pendulum"], ["algorithm=dqn", "env.id=MountainCarContinuous-v0"]],
     "experience_kind": [["experience=replay"], ["algorithm=dqn", "experience=rollout"], ["experience=sweep"]],
     "needs_model": [["algorithm=value_iteration"], ["algorithm=value_iteration", "env=acrobot"]],
+    "seeds_of_a_sweep": [["algorithm=value_iteration", "env=taxi", "seeds=[0,1]"]],
     "needed_part": [["estimator=none"], ["network=none"], ["optimizer=none"], ["algorithm=dqn", "exploration=none"]],
     "unused_part": [["exploration=epsilon_greedy"], ["algorithm=value_iteration", "env=taxi", "estimator=gae"]],
     "estimator_input": [

@@ -187,6 +187,11 @@ class TrainState:
         """A copy of every network's flat parameters, [*S, P]."""
         return {name: flat.values.detach().cpu().clone() for name, flat in self.flats.items()}
 
+    def weights_of(self, index: int) -> dict[str, Tensor]:
+        """A copy of every network's flat parameters of the seed at this place, [P]."""
+        weights = self.weights()
+        return {name: values[index] for name, values in weights.items()} if self.stacked else weights
+
     @torch.no_grad()
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Raises ValueError, naming the first network that differs, where they are not of these networks."""
@@ -206,7 +211,7 @@ class TrainState:
             "streams": {
                 purpose: [stream.state_dict() for stream in streams] for purpose, streams in self._streams.items()
             },
-            "frozen": list(self.frozen),
+            "frozen": [index for index, frozen in enumerate(self.frozen) if frozen],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -218,9 +223,8 @@ class TrainState:
         for purpose, saved in state["streams"].items():
             for stream, position in zip(self.streams(purpose), saved, strict=True):
                 stream.load_state_dict(position)
-        for index, frozen in enumerate(state["frozen"]):
-            if frozen:
-                self.freeze(index)
+        for index in state["frozen"]:
+            self.freeze(index)
 
 
 def _initial(module: nn.Module, seed: int) -> Tensor:

@@ -38,6 +38,7 @@ def segment(spec: EnvSpec, first: int, length: int, num_envs: int) -> dict[str, 
 
 def numbers(batch: Transition) -> list[int]:
     """The numbers of a batch's transitions, after a look at whether each is of one piece."""
+    batch = Transition(*(None if x is None else x[0] for x in batch))  # of the only seed
     number = (batch.reward - 2).long()
     wide = [x.reshape(*number.shape, -1) for x in (batch.observation, batch.action, batch.next_observation)]
     for x, shift in zip((*wide, batch.time.unsqueeze(-1)), (0, 1, 3, 4), strict=True):
@@ -48,20 +49,20 @@ def numbers(batch: Transition) -> list[int]:
 
 
 def held(buffer: UniformBuffer) -> list[int]:
-    return sorted(set(numbers(buffer.sample(60 * buffer.capacity, 1, Stream(9, "look"), CPU))))
+    return sorted(set(numbers(buffer.sample(60 * buffer.capacity, 1, [Stream(9, "look")], CPU))))
 
 
 @every_spec
 def test_shapes_and_types(spec: EnvSpec) -> None:
     buffer = UniformBuffer(spec, 20, 1)
     buffer.add(segment(spec, 0, 3, 2))
-    batch = buffer.sample(5, 1, Stream(0, "replay"), CPU)
-    assert batch.observation.shape == (1, 5, *spec.observation.shape)
-    assert batch.next_observation.shape == (1, 5, *spec.observation.shape)
-    assert batch.action.shape == (1, 5, *spec.action.shape)
+    batch = buffer.sample(5, 1, [Stream(0, "replay")], CPU)
+    assert batch.observation.shape == (1, 1, 5, *spec.observation.shape)
+    assert batch.next_observation.shape == (1, 1, 5, *spec.observation.shape)
+    assert batch.action.shape == (1, 1, 5, *spec.action.shape)
     assert batch.action.dtype == (torch.int64 if spec.action.kind == "discrete" else torch.float32)
     for name in ("reward", "terminated", "truncated", "time"):
-        assert getattr(batch, name).shape == (1, 5)
+        assert getattr(batch, name).shape == (1, 1, 5)
     assert batch.log_prob is None
     assert set(COLUMNS) == set(Transition._fields) - {"log_prob"}
 
@@ -106,7 +107,7 @@ def test_every_transition_is_drawn_as_often() -> None:
     buffer = UniformBuffer(spec, 10, 1)
     for turn in range(3):
         buffer.add(segment(spec, turn * 7, 7, 1))
-    frequency = np.bincount(numbers(buffer.sample(count, 1, Stream(0, "replay"), CPU)))[11:]
+    frequency = np.bincount(numbers(buffer.sample(count, 1, [Stream(0, "replay")], CPU)))[11:]
     assert len(frequency) == 10
     assert np.abs(frequency - count / 10).max() < 4.5 * (count * 0.1 * 0.9) ** 0.5
 
@@ -116,10 +117,10 @@ def test_draws_belong_to_the_stream() -> None:
     buffer = UniformBuffer(spec, 10, 1)
     buffer.add(segment(spec, 0, 9, 1))
     stream = Stream(0, "replay")
-    first, second = numbers(buffer.sample(20, 1, stream, CPU)), numbers(buffer.sample(20, 1, stream, CPU))
+    first, second = numbers(buffer.sample(20, 1, [stream], CPU)), numbers(buffer.sample(20, 1, [stream], CPU))
     assert first != second
     stream.counter = 0
-    assert numbers(buffer.sample(20, 1, stream, CPU)) == first
+    assert numbers(buffer.sample(20, 1, [stream], CPU)) == first
 
 
 @every_spec
@@ -136,7 +137,7 @@ def test_resumes(spec: EnvSpec, came: int, tmp_path) -> None:
     for turn in range(8):
         for each in (buffer, resumed):
             each.add(segment(spec, came + turn * 3, 3, 1))
-        assert numbers(buffer.sample(30, 1, one, CPU)) == numbers(resumed.sample(30, 1, other, CPU))
+        assert numbers(buffer.sample(30, 1, [one], CPU)) == numbers(resumed.sample(30, 1, [other], CPU))
     assert held(resumed) == list(range(came + 14, came + 24))
 
 
@@ -151,11 +152,36 @@ def test_sequences_are_successive_steps_of_one_environment(spec, length: int, nu
         steps = 1 + (turn % 2) if turn else length
         buffer.add(segment(spec, first, steps, num_envs))
         first += steps * num_envs
-        batch = buffer.sample(40 * capacity, length, Stream(turn, "replay"), CPU)
-        assert batch.reward.shape == (length, 40 * capacity)
+        batch = buffer.sample(40 * capacity, length, [Stream(turn, "replay")], CPU)
+        assert batch.reward.shape == (1, length, 40 * capacity)
         numbers(batch)  # of one piece
-        number = (batch.reward - 2).long()
+        number = (batch.reward[0] - 2).long()
         assert (number.diff(dim=0) == num_envs).all()
         oldest = max(0, first - capacity)
         assert set(number[0].tolist()) == set(range(oldest, first - (length - 1) * num_envs))
         assert int(number.max()) == first - 1
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_stacked_seeds_have_rings_of_their_own(num_envs: int, tmp_path) -> None:
+    """Each holds, draws and resumes what a buffer of that seed alone would."""
+    spec = SPECS["vector, integers"]
+    singles = [UniformBuffer(spec, 10, num_envs) for _ in range(3)]
+    together, resumed = (UniformBuffer(spec, 10, num_envs, 3) for _ in range(2))
+    for turn in range(7):
+        parts = [segment(spec, 100 * s + 2 * num_envs * turn, 2, num_envs) for s in range(3)]
+        for single, part in zip(singles, parts, strict=True):
+            single.add(part)
+        together.add({name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]})
+        if turn == 4:
+            save_tree(tmp_path / "a", together.state_dict())
+            resumed.load_state_dict(load_tree(tmp_path / "a"))
+        streams = [Stream(s, "replay", turn) for s in range(3)]
+        batch = together.sample(6, 2, streams, CPU)
+        for s, single in enumerate(singles):
+            alone = single.sample(6, 2, [Stream(s, "replay", turn)], CPU)
+            for x, y in zip(batch, alone, strict=True):
+                assert x is y is None or torch.equal(x[s], y[0])
+        if turn == 4:
+            again = resumed.sample(6, 2, [Stream(s, "replay", turn) for s in range(3)], CPU)
+            assert torch.equal(batch.reward, again.reward)

@@ -21,7 +21,7 @@ class NoiseActor:
     """Acts by its noise alone, row by row, and calls log pi(a|s) the sum of the observation plus the action."""
 
     noise = Noise("uniform", 2)
-    state = SimpleNamespace(device=torch.device("cpu"))
+    state = SimpleNamespace(device=torch.device("cpu"), stacked=False)
 
     def __init__(self) -> None:
         self.seen: list[Progress] = []
@@ -41,4 +41,4 @@ def make_collector(
     spec = env_spec(name, time_limit)
     episode_seed = functools.partial(derive_seed, seed, "environment")
     vector = SyncVector(functools.partial(make_env, spec.id, {}), spec, num_envs, episode_seed)
-    return Collector(vector, seed, Clock())
+    return Collector(vector, [seed], Clock())

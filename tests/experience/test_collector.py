@@ -79,7 +79,7 @@ def test_a_reward_that_is_no_number_does_not_get_through(at: int) -> None:
     """Also where its episode (5 steps) ends inside the segment."""
     vector = SyncVector(lambda: Counter(rewards={at: float("nan")}), counter_spec(5), 2, simple_seed)
     with pytest.raises(NonFiniteError):
-        collect(Collector(vector, 0, Clock()), 7)
+        collect(Collector(vector, [0], Clock()), 7)
 
 
 def test_statistics_of_finished_episodes() -> None:
@@ -90,5 +90,5 @@ def test_statistics_of_finished_episodes() -> None:
     assert episode_statistics([]) == {}
     collector = make_collector(num_envs=2, time_limit=5)
     collect(collector, 10)
-    assert collector.statistics() == episode_statistics([Episode(0, 0, 0, 5.0, 5)] * 4)
-    assert collector.statistics() == {}
+    assert collector.statistics() == [episode_statistics([Episode(0, 0, 0, 5.0, 5)] * 4)]
+    assert collector.statistics() == [{}]

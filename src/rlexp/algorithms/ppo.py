@@ -85,7 +85,7 @@ class PPO:
         data, metrics = state.evaluate(self.estimate, rollout)
         num_samples = data.advantage.shape[-1]
         clip_ratio = self.clip_ratio(progress)
-        active = torch.ones((), device=state.device)
+        active = torch.ones_like(data.advantage[..., 0])
         steps: list[Metrics] = []
         taken: list[Tensor] = []
         for _ in range(self.num_epochs):
@@ -97,10 +97,10 @@ class PPO:
                 taken.append(active)
                 if self.target_kl is not None:
                     active = active * (steps[-1]["policy/approx_kl"] <= 1.5 * self.target_kl)
-        share = torch.stack(taken)  # a mask, since to stop the epochs would read a number back from the device
+        share = torch.stack(taken, -1)  # a mask, since to stop the epochs would read a number back from the device
         for name in steps[0]:
-            metrics[name] = (share * torch.stack([step[name] for step in steps])).sum(0) / share.sum(0)
-        metrics["policy/steps_taken"] = share.mean(0)
+            metrics[name] = (share * torch.stack([step[name] for step in steps], -1)).sum(-1) / share.sum(-1)
+        metrics["policy/steps_taken"] = share.mean(-1)
         return Update(metrics)
 
     def estimate(self, nets: Any, rollout: Transition) -> tuple[Minibatch, Metrics]:

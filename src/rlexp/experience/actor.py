@@ -17,16 +17,21 @@ class Actor:
         self._algorithm = algorithm
         self._nets = state.acting_nets()
         self._on_cpu = state.device.type == "cpu"
+        self._stack = (len(state.seeds), -1) if state.stacked else None
 
     def __call__(self, observation: np.ndarray, noise: np.ndarray, progress: Progress, *, explore: bool) -> np.ndarray:
-        """observation: [B, *O]; noise: [B, self.noise.size]. Returns actions [B, *A]."""
+        """observation: [B, *O]; noise: [B, self.noise.size]. Returns actions [B, *A]. Of stacked seeds, B is S times as
+        many, seed by seed."""
         inputs, randomness = torch.from_numpy(observation), torch.from_numpy(noise)
+        if self._stack is not None:
+            inputs, randomness = (x.view(*self._stack, *x.shape[1:]) for x in (inputs, randomness))
         if not self._on_cpu:
             inputs, randomness = inputs.to(self.state.device), randomness.to(self.state.device)
         output = self._algorithm.act(self._nets, inputs, None, randomness, progress, explore=explore)
-        return output.action.cpu().numpy()
+        action = output.action if self._stack is None else output.action.flatten(0, 1)
+        return action.cpu().numpy()
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor | None:
-        """[T, B], of a whole rollout in one pass, by the modules that the update differentiates."""
+        """[*S, T, B], of a whole rollout in one pass, by the modules that the update differentiates."""
         log_prob: Tensor | None = self.state.evaluate(self._algorithm.log_prob, observation, action)
         return log_prob

@@ -1,5 +1,9 @@
-"""Steps a vector of environments with an actor and hands out what came, as arrays [T, B, ...]."""
+"""Steps a vector of environments with an actor and hands out what came, as arrays [T, B, ...].
 
+Stacked seeds share the vector: of S B environments the first B belong to the first seed, and so on.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +19,13 @@ from rlexp.types import Progress
 class Collector:
     """Owns the vector and the stream "acting". One set of arrays is reused: a caller keeps copies of what it keeps."""
 
-    def __init__(self, vector: SyncVector, seed: int, clock: Clock) -> None:
+    def __init__(self, vector: SyncVector, seeds: Sequence[int], clock: Clock) -> None:
         self.vector = vector
-        self.env_steps = 0
+        self.num_envs = vector.num_envs // len(seeds)
+        self.env_steps = 0  # of each seed
         self._clock = clock
-        self._seed = seed
-        self._streams = [Stream(seed, "acting", i) for i in range(vector.num_envs)]
+        self._seeds = list(seeds)
+        self._streams = [Stream(seed, "acting", i) for seed in seeds for i in range(self.num_envs)]
         self._segment: dict[str, np.ndarray] = {}
 
     def collect(self, actor: Actor, progress: Progress, num_steps: int) -> dict[str, np.ndarray]:
@@ -36,13 +41,13 @@ class Collector:
             env_steps, updates, total_env_steps = progress
             for t in range(num_steps):
                 observation[t], time[t] = vector.observation, vector.time
-                now = Progress(env_steps + t * vector.num_envs, updates, total_env_steps)
+                now = Progress(env_steps + t * self.num_envs, updates, total_env_steps)
                 action[t] = chosen = actor(vector.observation, noise[t], now, explore=True)
                 clock.switch("env")
                 reward[t], terminated[t], truncated[t], next_observation[t] = vector.step(chosen)
                 clock.switch("act")
         vector.check_finite()
-        self.env_steps += num_steps * vector.num_envs
+        self.env_steps += num_steps * self.num_envs
         clock.switch(before)
         return segment
 
@@ -62,9 +67,15 @@ class Collector:
             }
         return self._segment
 
-    def statistics(self) -> dict[str, float]:
-        """Means over the episodes that ended since the last call; nothing where none did."""
-        return episode_statistics(self.vector.drain_finished())
+    def statistics(self) -> list[dict[str, float]]:
+        """For each seed, means over the episodes that ended since the last call; nothing where none did."""
+        episodes = self.vector.drain_finished()
+        if len(self._seeds) == 1:
+            return [episode_statistics(episodes)]
+        return [
+            episode_statistics([episode for episode in episodes if episode.env // self.num_envs == s])
+            for s in range(len(self._seeds))
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -4,6 +4,7 @@ Three processes at rates of their own (V12): collection fills the buffer, regres
 moves its target network.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 from rlexp.clock import Clock
@@ -19,7 +20,7 @@ from rlexp.types import Progress, Transition, Update
 class Replay:
     """Turns of `collection_steps` new transitions and `updates_per_collection` batches from the last `capacity`.
 
-    A batch is [sequence_length, batch_size, ...]: 1 for one-step targets, n for n-step ones. The first comes once
+    A batch is [*S, sequence_length, batch_size, ...]: 1 for one-step targets, n for n-step ones. The first comes once
     `learning_starts` transitions are in, and a sequence. All counts are transitions, not vector steps.
     """
 
@@ -30,7 +31,7 @@ class Replay:
         self,
         collector: Collector,
         clock: Clock,
-        seed: int,
+        seeds: Sequence[int],
         *,
         num_envs: Annotated[int, Range(1)],
         capacity: Annotated[int, Range(1)],
@@ -42,8 +43,8 @@ class Replay:
     ) -> None:
         self._collector = collector
         self._clock = clock
-        self._stream = Stream(seed, "replay")
-        self._buffer = UniformBuffer(collector.vector.spec, capacity, num_envs)
+        self._streams = [Stream(seed, "replay") for seed in seeds]
+        self._buffer = UniformBuffer(collector.vector.spec, capacity, num_envs, len(seeds))
         self._batch_size = batch_size
         self._sequence_length = sequence_length
         self._starts = max(learning_starts, sequence_length * num_envs)
@@ -67,24 +68,27 @@ class Replay:
             self._owed = self._updates_per_collection
         self._owed -= 1
         before = self._clock.switch("sample")
-        batch = self._buffer.sample(self._batch_size, self._sequence_length, self._stream, actor.state.device)
+        batch = self._buffer.sample(self._batch_size, self._sequence_length, self._streams, actor.state.device)
+        if not actor.state.stacked:
+            batch = Transition(*(column if column is None else column[0] for column in batch))  # type: ignore[arg-type]
         self._clock.switch(before)
         return batch
 
     def feedback(self, state: TrainState, update: Update) -> None:
         """Uniform replay does not order its samples."""
 
-    def statistics(self) -> dict[str, float]:
-        return {**self._collector.statistics(), "replay/size": float(self._buffer.size)}
+    def statistics(self) -> list[dict[str, float]]:
+        return [{**of_seed, "replay/size": float(self._buffer.size)} for of_seed in self._collector.statistics()]
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "collector": self._collector.state_dict(),
             "buffer": self._buffer.state_dict(),
-            "stream": self._stream.state_dict(),
+            "streams": [stream.state_dict() for stream in self._streams],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._collector.load_state_dict(state["collector"])
         self._buffer.load_state_dict(state["buffer"])
-        self._stream.load_state_dict(state["stream"])
+        for stream, saved in zip(self._streams, state["streams"], strict=True):
+            stream.load_state_dict(saved)

@@ -12,7 +12,7 @@ from rlexp.types import Progress, Transition, Update
 
 
 class Rollout:
-    """`rollout_length` steps of each of `num_envs` environments a batch, [rollout_length, num_envs, ...]."""
+    """`rollout_length` steps of each of `num_envs` environments a batch, [*S, rollout_length, num_envs, ...]."""
 
     gives: ClassVar[str] = "rollout"
     finished: ClassVar[bool] = False
@@ -21,7 +21,7 @@ class Rollout:
     def __init__(
         self, collector: Collector, *, rollout_length: Annotated[int, Range(1)], num_envs: Annotated[int, Range(1)]
     ) -> None:
-        assert collector.vector.num_envs == num_envs
+        assert collector.num_envs == num_envs
         self._collector = collector
         self._length = rollout_length
 
@@ -32,13 +32,17 @@ class Rollout:
     def next(self, actor: Actor, progress: Progress) -> Transition:
         segment = self._collector.collect(actor, progress, self._length)
         device = actor.state.device
-        batch = Transition(**{name: torch.from_numpy(column).to(device) for name, column in segment.items()})
+        columns = {name: torch.from_numpy(column).to(device) for name, column in segment.items()}
+        if actor.state.stacked:
+            stack = (self._length, len(actor.state.seeds), self._collector.num_envs)
+            columns = {name: x.view(*stack, *x.shape[2:]).movedim(1, 0).contiguous() for name, x in columns.items()}
+        batch = Transition(**columns)
         return batch._replace(log_prob=actor.log_prob(batch.observation, batch.action))
 
     def feedback(self, state: TrainState, update: Update) -> None:
         """A rollout is used once; nothing depends on its update."""
 
-    def statistics(self) -> dict[str, float]:
+    def statistics(self) -> list[dict[str, float]]:
         return self._collector.statistics()
 
     def state_dict(self) -> dict[str, Any]:

@@ -31,8 +31,8 @@ class Sweep:
         # One number read back a sweep; the models that fit a table live on the CPU.
         self.finished = float(update.metrics["value/bellman_residual"]) <= self._tolerance
 
-    def statistics(self) -> dict[str, float]:
-        return {}
+    def statistics(self) -> list[dict[str, float]]:
+        return [{}]
 
     def state_dict(self) -> dict[str, Any]:
         return {"env_steps": self.env_steps, "finished": self.finished}

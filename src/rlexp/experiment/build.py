@@ -1,7 +1,7 @@
 """The only reader of configurations: from a checked one to the parts of a run."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from rlexp.envs.vector import SyncVector
 from rlexp.errors import ConfigError, ResourceError, nearest
 from rlexp.experience.actor import Actor
 from rlexp.experience.collector import Collector
+from rlexp.experiment.members import seeds_of
 from rlexp.experiment.schema import Schema, given_fields
 from rlexp.experiment.targets import resolve
 from rlexp.functional.distributions import family_of
@@ -44,18 +45,20 @@ def build(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Parts:
     """Make every part of a run. `config` is checked: what fails here is the environment or the machine."""
     algorithm, state = make_learner(config, spec, schema)
     clock = Clock()
+    seeds = seeds_of(config)
     vector: SyncVector | None = None
 
     def make_collector() -> Collector:
         nonlocal vector
-        seed, num_envs = config["seed"], config["experience"]["num_envs"]
-        vector = make_vector(config, spec, num_envs, lambda i, k: derive_seed(seed, "environment", i, k))
-        return Collector(vector, seed, clock)
+        num_envs = config["experience"]["num_envs"]
+        episode_seed = functools.partial(_episode_seed, tuple(seeds), num_envs)
+        vector = make_vector(config, spec, num_envs * len(seeds), episode_seed)
+        return Collector(vector, seeds, clock)
 
     makers = {
         "collector": make_collector,
         "clock": lambda: clock,
-        "seed": lambda: config["seed"],
+        "seeds": lambda: seeds,
         "model": lambda: read_model(spec, config["env"]["kwargs"]),
     }
     experience = _make_given(config, "experience", schema, makers)
@@ -70,11 +73,16 @@ def make_learner(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> tu
         networks,
         algorithm.targets,
         make_optimizations(config, schema, algorithm, networks),
-        seed=config["seed"],
+        seed=config["seed"] if config["seeds"] is None else tuple(config["seeds"]),
         device=make_device(config),
         total_env_steps=config["total_env_steps"],
     )
     return algorithm, state
+
+
+def _episode_seed(seeds: Sequence[int], num_envs: int, i: int, k: int) -> int:
+    """Of episode k of environment i: the first `num_envs` environments belong to the first seed, and so on."""
+    return derive_seed(seeds[i // num_envs], "environment", i % num_envs, k)
 
 
 def make_vector(config: Mapping[str, Any], spec: EnvSpec, num_envs: int, episode_seed: Any) -> SyncVector:

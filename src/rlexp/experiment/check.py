@@ -52,7 +52,7 @@ def check(
     for plugin in schema.plugins:
         import_package(plugin, "plugins")  # it may register environments
     checked = _check_values(schema, config)
-    _check_names(checked)
+    _check_names(checked, overrides)
     parts = {group: _part(schema, checked, group) for group in ("algorithm", "experience", "estimator", "network")}
     _part(schema, checked, "exploration")
     _part(schema, checked, "optimizer")
@@ -113,10 +113,18 @@ def _differences(schema: Schema, base: Mapping[str, Any], changes: Any, name: st
     return {key: whole[key] for key in changes}
 
 
-def _check_names(config: Mapping[str, Any]) -> None:
+def _check_names(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
     for key in ("outputs", "device"):
         if not config[key] or "\0" in config[key]:
             raise ConfigError(f"{key}={config[key]!r}: must be text that is not empty")
+    seeds = config["seeds"]
+    if seeds is not None:
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ConfigError(f"seeds={seeds}: must be one or more different seeds, such as [0,1,2]")
+        if any(override.lstrip("+").partition("=")[0] == "seed" for override in overrides):
+            raise ConfigError(f"seed={config['seed']} and seeds={seeds} exclude each other; choose one")
+        if config["extend"] is not None:
+            raise ConfigError("extend=RUN goes on from the run of one seed; leave out seeds")
     if config["restart"] and config["extend"] is not None:
         raise ConfigError("restart=true and extend=RUN exclude each other; choose one")
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlexp.errors import NonFiniteError, StorageError
+from rlexp.errors import StorageError
 from rlexp.experiment.intervals import Every
+from rlexp.experiment.members import Failures
 from rlexp.storage import load_tree, remove, save_tree
 from rlexp.types import Progress, Update
 
@@ -21,8 +22,11 @@ class Checkpointer:
     The one before is removed only after the new one was read back and its digests matched.
     """
 
-    def __init__(self, directory: Path, parts: Mapping[str, Stateful], interval: int, keep: int) -> None:
+    def __init__(
+        self, directory: Path, parts: Mapping[str, Stateful], interval: int, keep: int, failures: Failures
+    ) -> None:
         self._directory = directory
+        self._failures = failures
         self._parts = dict(parts)
         self._keep = keep
         self._every = Every(interval)
@@ -36,15 +40,17 @@ class Checkpointer:
     def save(self, progress: Progress, state: Any) -> None:
         """Nothing happens where this turn was saved already.
 
-        Raises NonFiniteError rather than save parameters that are not finite.
+        A seed whose parameters are not finite is frozen first; raises NonFiniteError where no other is left.
         """
         if self._saved_at == progress.env_steps:
             return
-        if not all(state.finite()):
-            raise NonFiniteError(
-                f"a parameter became NaN or infinite by env_steps={progress.env_steps}; lower optimizer.learning_rate "
-                "or set optimizer.max_grad_norm; the last finite checkpoint is kept"
-            )
+        for index, finite in enumerate(state.finite()):
+            if not finite and not state.frozen[index]:
+                message = (
+                    f"a parameter became NaN or infinite by env_steps={progress.env_steps}; lower "
+                    "optimizer.learning_rate or set optimizer.max_grad_norm; the last finite checkpoint is kept"
+                )
+                self._failures.add(index, message, state)
         tree = {name: part.state_dict() for name, part in self._parts.items()}
         path = self._directory / f"{progress.env_steps:015d}"
         save_tree(path, tree)

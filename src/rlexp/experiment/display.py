@@ -1,5 +1,6 @@
 """What a person sees while a run goes: a live table in a terminal, plain lines elsewhere. Everything goes to stderr."""
 
+import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ class Display:
         self._plain = mode == "plain" or (mode == "auto" and not live)
         self._live = Live(console=self._console, auto_refresh=False, transient=True) if live else None
         self._title = title
+        self._rows: dict[int, dict[str, float]] = {}
         self._values: dict[str, float] = {}
         self._phases: dict[str, float] = {}
         self._begun: tuple[float, int] | None = None
@@ -58,8 +60,17 @@ class Display:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
 
-    def row(self, row: Mapping[str, Any]) -> None:
-        values = {name: value for name, value in row.items() if isinstance(value, float)}
+    def row(self, row: Mapping[str, Any], seed: int) -> None:
+        """Of several seeds the mean is shown."""
+        self._rows[seed] = {
+            **self._rows.get(seed, {}),
+            **{name: value for name, value in row.items() if isinstance(value, float)},
+        }
+        names = {name for of_seed in self._rows.values() for name in of_seed}
+        values = {
+            name: statistics.fmean(of_seed[name] for of_seed in self._rows.values() if name in of_seed)
+            for name in names
+        }
         phases = {name[5:]: value for name, value in values.items() if name.startswith("time/") and name != "time/fps"}
         self._phases = phases or self._phases
         self._values |= {name: value for name, value in values.items() if name[5:] not in phases}

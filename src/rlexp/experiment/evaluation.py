@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from rlexp.experiment.evaluator import Evaluator, Result
 from rlexp.experiment.intervals import Every
 from rlexp.experiment.rows import Rows
@@ -17,62 +19,77 @@ class Evaluation:
     """A short evaluation each `interval` environment steps; the weights with the best one are kept in `weights/best`.
 
     It draws from streams of its own and writes rows of their own kind: no training row changes when it is off.
+
+    Args:
+        evaluators: by seed.
+        folders: where weights lie, by seed.
     """
 
     def __init__(
         self,
-        evaluator: Evaluator,
+        evaluators: Mapping[int, Evaluator],
         settings: Mapping[str, Any],
         interval: int,
         experience: Experience,
         rows: Rows,
-        weights: Path,
+        folders: Mapping[int, Path],
     ) -> None:
-        self._evaluator = evaluator
+        self._evaluators = evaluators
         self._settings = settings
         self._every = Every(interval)
         self._experience = experience
         self._rows = rows
-        self._weights = weights
-        self._best = -math.inf
+        self._folders = folders
+        self._best = dict.fromkeys(evaluators, -math.inf)
 
     def __call__(self, progress: Progress, updates: Sequence[Update], state: TrainState) -> str | None:
         last = progress.env_steps >= progress.total_env_steps or self._experience.finished
         if not self._every.due(progress.env_steps) and not last:
             return None
-        result = self._evaluator.evaluate(state, self._settings["episodes"])
-        self._rows.append("eval", progress, result.metrics())
-        if result.mean > self._best:
-            self._best = result.mean
-            save_weights(self._weights / "best", state)
+        for index, (seed, evaluator) in enumerate(self._evaluators.items()):
+            if state.frozen[index]:
+                continue
+            weights = state.weights_of(index)
+            result = evaluator.evaluate(weights, progress, self._settings["episodes"])
+            self._rows.append("eval", seed, progress, result.metrics())
+            if result.mean > self._best[seed]:
+                self._best[seed] = result.mean
+                save_weights(self._folders[seed] / "best", weights, progress)
         return None
 
-    def finish(self, state: TrainState) -> dict[str, dict[str, Any]]:
-        """Evaluate the final weights, then the best ones, on the same episodes, and log both."""
+    def finish(self, state: TrainState) -> dict[int, dict[str, dict[str, Any]]]:
+        """Evaluate the final weights of each seed, then its best ones, on the same episodes, and log both."""
+        return {
+            seed: self._finish(seed, evaluator, state.weights_of(index), state.progress)
+            for index, (seed, evaluator) in enumerate(self._evaluators.items())
+            if not state.frozen[index]
+        }
+
+    def _finish(
+        self, seed: int, evaluator: Evaluator, final: Mapping[str, Tensor], progress: Progress
+    ) -> dict[str, dict[str, Any]]:
         episodes = self._settings["final_episodes"]
-        results = {"final": _summary(self._evaluator.evaluate(state, episodes), state.progress.env_steps)}
-        final, progress = state.weights(), state.progress
-        if (self._weights / "best").exists():
-            best = load_tree(self._weights / "best")
-            state.load_weights(best["weights"])
-            results["best"] = _summary(self._evaluator.evaluate(state, episodes), best["env_steps"])
-            state.load_weights(final)
+        results = {"final": _summary(evaluator.evaluate(final, progress, episodes), progress.env_steps)}
+        if (self._folders[seed] / "best").exists():
+            best = load_tree(self._folders[seed] / "best")
+            reached = progress._replace(env_steps=best["env_steps"])
+            results["best"] = _summary(evaluator.evaluate(best["weights"], reached, episodes), best["env_steps"])
         row = {f"{which}/{key}": value for which, values in results.items() for key, value in values.items()}
-        self._rows.append("final", progress, row)
+        self._rows.append("final", seed, progress, row)
         return results
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best}
+        return {"best": list(self._best.values())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._best = state["best"]
+        self._best = dict(zip(self._best, state["best"], strict=True))
 
     def resume(self, env_steps: int) -> None:
         self._every.resume(env_steps)
 
 
-def save_weights(path: Path, state: TrainState) -> None:
-    save_tree(path, {"weights": state.weights(), "env_steps": state.progress.env_steps})
+def save_weights(path: Path, weights: Mapping[str, Tensor], progress: Progress) -> None:
+    save_tree(path, {"weights": dict(weights), "env_steps": progress.env_steps})
 
 
 def _summary(result: Result, env_steps: int) -> dict[str, Any]:

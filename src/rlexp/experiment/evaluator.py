@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rlexp.envs.vector import Episode
 from rlexp.errors import StorageError
 from rlexp.experience.actor import Actor
 from rlexp.experiment.build import make_vector
-from rlexp.state import TrainState
 from rlexp.storage import read_json, write_json
 from rlexp.streams import Stream, derive_seed
 from rlexp.types import EnvSpec, Progress
@@ -49,10 +49,11 @@ class Result(NamedTuple):
 
 
 class Evaluator:
-    """Evaluates the weights of a train state.
+    """Evaluates weights.
 
     Args:
         config: the checked configuration; its `evaluation` node must not be none.
+        actor: of a train state that belongs to the evaluation: weights are loaded into it.
         directory: where results are cached; None: nowhere.
     """
 
@@ -63,27 +64,33 @@ class Evaluator:
         self._actor = actor
         self._directory = directory
 
-    def evaluate(self, state: TrainState, episodes: int, policy: str | None = None) -> Result:
-        """Run `episodes` episodes, or read those of them that are known for these very weights."""
+    def evaluate(
+        self, weights: Mapping[str, Tensor], progress: Progress, episodes: int, policy: str | None = None
+    ) -> Result:
+        """Run `episodes` episodes, or read those of them that are known for these very weights.
+
+        weights: of one seed, name to [P].  progress: where they were reached, for a sampled policy's schedules.
+        """
         policy = policy or self._settings["policy"]
-        path = self._cache(state, policy)
+        path = self._cache(weights, progress, policy)
         known = _read(path)
         if len(known.returns) < episodes:
-            known = self._run(state.progress, episodes, explore=policy == "sampled")
+            self._actor.state.load_weights(weights)
+            known = self._run(progress, episodes, explore=policy == "sampled")
             if path is not None:
                 columns = {"seed": known.seeds, "return": known.returns, "length": known.lengths}
                 write_json(path, {"policy": policy, "env": self._spec.id, "episodes": columns})
         return Result(known.seeds[:episodes], known.returns[:episodes], known.lengths[:episodes])
 
-    def _cache(self, state: TrainState, policy: str) -> Path | None:
+    def _cache(self, weights: Mapping[str, Tensor], progress: Progress, policy: str) -> Path | None:
         if self._directory is None:
             return None
         # A sampled policy may explore by a schedule, so the same weights act otherwise at another step.
-        reached = state.progress.env_steps if policy == "sampled" else None
+        reached = progress.env_steps if policy == "sampled" else None
         digest = hashlib.sha256(
             repr((self._spec, self._config["env"]["kwargs"], policy, self._settings["seed"], reached)).encode()
         )
-        for name, values in sorted(state.weights().items()):
+        for name, values in sorted(weights.items()):
             digest.update(name.encode() + values.numpy().tobytes())
         return self._directory / f"{digest.hexdigest()[:16]}.json"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 NOT_PART_OF_IT = (
     "seed",
+    "seeds",
     "device",
     "display",
     "logger",
@@ -48,7 +49,7 @@ def experiment_directory(config: Mapping[str, Any]) -> Path:
 
 def run_directories(config: Mapping[str, Any]) -> list[Path]:
     """Existing runs of this experiment and seed, the oldest first: `s3`, `s3-2`, `s3-3`."""
-    name = f"s{config['seed']}"
+    name = _run_name(config)
     numbered = {}
     for path in experiment_directory(config).glob(f"{name}*"):
         match = re.fullmatch(re.escape(name) + r"(?:-(\d+))?", path.name)
@@ -59,13 +60,36 @@ def run_directories(config: Mapping[str, Any]) -> list[Path]:
 
 def next_run_directory(config: Mapping[str, Any]) -> Path:
     existing = run_directories(config)
-    number = 1 + max((int(path.name.partition("-")[2] or 1) for path in existing), default=0)
-    name = f"s{config['seed']}" if number == 1 else f"s{config['seed']}-{number}"
-    return experiment_directory(config) / name
+    name = _run_name(config)
+    number = 1 + max((int(path.name[len(name) + 1 :] or 1) for path in existing), default=0)
+    return experiment_directory(config) / (name if number == 1 else f"{name}-{number}")
+
+
+def _run_name(config: Mapping[str, Any]) -> str:
+    """`s3`, or `seeds_0-4_5`: first, last, how many; with a digest where others may lie between them."""
+    seeds = config["seeds"]
+    if seeds is None:
+        return f"s{config['seed']}"
+    name = f"seeds_{seeds[0]}-{seeds[-1]}_{len(seeds)}"
+    if list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        return name
+    return f"{name}_{hashlib.sha256(repr(list(seeds)).encode()).hexdigest()[:4]}"
+
+
+def outputs_of(directory: Path) -> Path:
+    """The folder that a run's folder was made in: it lies in `<outputs>/<algorithm>_<env>/<hash>/s<seed>`.
+
+    Seeds that were stacked lie a folder deeper, in `seeds_0-4_5/s<seed>`. A copied run keeps to itself.
+    """
+    run = directory.resolve()
+    if re.fullmatch(r"seeds_\d+-\d+_\d+.*", run.parent.name) and re.fullmatch(r"s\d+", run.name):
+        run = run.parent.with_name(run.name)
+    laid_out = re.fullmatch(r"s\d+(-\d+)?", run.name) and re.fullmatch(r"[0-9a-f]{8}", run.parent.name)
+    return run.parents[2] if laid_out else directory.resolve()
 
 
 def human_name(overrides: Sequence[str], seed: int) -> str:
     """What the user changed, and the seed: the name of the W&B run."""
-    quiet = ("seed", "outputs", "display", "logger", "device", "tags", "restart", "execution", "checkpoint")
+    quiet = ("seed", "seeds", "outputs", "display", "logger", "device", "tags", "restart", "execution", "checkpoint")
     changed = [o for o in overrides if o.lstrip("+~").partition("=")[0].split(".")[0] not in quiet]
     return f"{' '.join(changed or ['default'])[:100]} s{seed}"

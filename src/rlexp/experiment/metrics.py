@@ -91,7 +91,7 @@ TABLE: tuple[Metric, ...] = (
 )
 
 _REDUCE = {metric.name: metric.reduce for metric in TABLE}
-_REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"mean": torch.mean, "max": torch.amax}
+_REDUCTIONS: dict[str, Callable[..., Tensor]] = {"mean": torch.mean, "max": torch.amax}
 
 
 def required_of(algorithm: str) -> list[str]:
@@ -99,6 +99,10 @@ def required_of(algorithm: str) -> list[str]:
     return [metric.name for metric in TABLE if algorithm in metric.required]
 
 
-def reduce(name: str, values: Sequence[Tensor]) -> float:
-    """What a row shows of the 0-d tensors of one metric. The one place where they leave their device."""
-    return float(_REDUCTIONS[_REDUCE.get(name, "mean")](torch.stack(list(values)).double()))
+def reduce(name: str, values: Sequence[Tensor]) -> list[float]:
+    """For each seed, what a row shows of the values of one metric, each [*S].
+
+    The one place where they leave their device. The last dim is reduced, which rounds alike for one seed and several.
+    """
+    reduced = _REDUCTIONS[_REDUCE.get(name, "mean")](torch.stack(list(values), -1).double(), dim=-1)
+    return [float(value) for value in reduced.reshape(-1).tolist()]

@@ -50,6 +50,15 @@ def needs_model(c: Choice) -> str | None:
     return f"{c.algorithm.__name__} sweeps over a finite model and {c.spec.id} has none; try env=frozen_lake"
 
 
+def seeds_of_a_sweep(c: Choice) -> str | None:
+    """Several seeds of what draws nothing at random."""
+    if c.experience.gives != "sweep" or c.config["seeds"] is None:
+        return None
+    return (
+        f"{c.algorithm.__name__} draws nothing at random: all of seeds={c.config['seeds']} would be equal; leave it out"
+    )
+
+
 def needed_part(c: Choice) -> str | None:
     """The algorithm needs a part that is `none`."""
     for group in sorted(c.algorithm.needs):
@@ -192,6 +201,7 @@ RULES: tuple[Callable[[Choice], str | None], ...] = (
     action_space,
     experience_kind,
     needs_model,
+    seeds_of_a_sweep,
     needed_part,
     unused_part,
     estimator_input,

@@ -1,9 +1,10 @@
 """One run from its checked configuration to its result: find or make its folder, continue or begin, train, evaluate."""
 
 import contextlib
+import functools
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import torch
 import yaml
 
-from rlexp.errors import Interrupted, ResourceError, RlexpError
-from rlexp.experiment.build import Parts, build
+from rlexp.errors import Interrupted, NonFiniteError, ResourceError, RlexpError
+from rlexp.experience.actor import Actor
+from rlexp.experiment.build import Parts, build, make_learner
 from rlexp.experiment.check import Checked
 from rlexp.experiment.checkpoint import Checkpointer, Stateful
 from rlexp.experiment.display import Display
@@ -22,6 +24,7 @@ from rlexp.experiment.extend import adopt_parent
 from rlexp.experiment.identity import config_hash, human_name, next_run_directory, run_directories
 from rlexp.experiment.intervals import interval_of
 from rlexp.experiment.loop import train
+from rlexp.experiment.members import Failures, alone, folders_of, seeds_of
 from rlexp.experiment.provenance import provenance
 from rlexp.experiment.rows import Row, Rows
 from rlexp.experiment.sessions import Sessions
@@ -31,13 +34,16 @@ from rlexp.experiment.wandb_mirror import Mirror, new_id
 from rlexp.storage import RowLog, locked, make_directory, reap_unfinished, write_atomic, write_json
 from rlexp.types import Callback, Progress
 
+Results = Mapping[int, Mapping[str, Any]]
+"""By seed: `final` and `best`, each with return, return_std, episodes, env_steps."""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run left: its folder and its results, and whether it had been finished before."""
+    """What a finished run left: its folder and the results of each seed, and whether it had been finished before."""
 
     directory: Path
-    results: Mapping[str, Any]
+    results: Results
     was_finished: bool
 
 
@@ -46,33 +52,38 @@ def run(checked: Checked, display: Display) -> Outcome:
 
     Raises RlexpError for what a person must know; the folder's status.json says the same.
     """
-    directory = choose_directory(checked.config)
+    config = checked.config
+    directory = choose_directory(config)
+    folders = folders_of(config, directory)
+    results: Results
     make_directory(directory)
     with locked(directory):
-        status = read_status(directory)
-        if status.get("state") == FINISHED:
-            return Outcome(directory, status.get("results", {}), was_finished=True)
-        torch.set_num_threads(checked.config["execution"]["threads"])
-        _describe(checked, directory)
-        write_json(directory / "status.json", {"state": RUNNING})
-        mirror = Mirror(directory, checked.config["logger"]["wandb"], display.say)
+        if read_status(directory).get("state") == FINISHED:
+            results = {seed: read_status(folder).get("results", {}) for seed, folder in folders.items()}
+            return Outcome(directory, results, was_finished=True)
+        torch.set_num_threads(config["execution"]["threads"])
+        _describe(checked, directory, folders)
+        _record(directory, folders, {"state": RUNNING})
+        settings = config["logger"]["wandb"]
+        mirrors = {seed: Mirror(folder, settings, display.say) for seed, folder in folders.items()}
+        failures = Failures(list(folders))
         try:
             with watched() as signals:
-                results = _train_and_evaluate(checked, directory, signals, display, mirror)
+                results = _train_and_evaluate(checked, directory, signals, display, mirrors, failures)
+            _finish(directory, folders, results, failures)
         except (MemoryError, torch.OutOfMemoryError) as error:
             failure = ResourceError(
                 f"{directory}: out of memory ({error}); lower experience.capacity, experience.num_envs or the network"
             )
-            _record_failure(directory, failure)
+            _record_failure(directory, folders, failure)
             raise failure from error
         except BaseException as error:
-            _record_failure(directory, error)
+            _record_failure(directory, folders, error)
             raise
-        else:
-            write_json(directory / "status.json", {"state": FINISHED, "exit_code": 0, "results": results})
         finally:
             display.close()
-            mirror.wait()
+            for mirror in mirrors.values():
+                mirror.wait()
     return Outcome(directory, results, was_finished=False)
 
 
@@ -82,47 +93,67 @@ def choose_directory(config: Mapping[str, Any]) -> Path:
     return existing[-1] if existing and not config["restart"] else next_run_directory(config)
 
 
-def _describe(checked: Checked, directory: Path) -> None:
+def _describe(checked: Checked, directory: Path, folders: Mapping[int, Path]) -> None:
     """config.yaml and run.json, written once: a continued run keeps what it was begun with."""
-    for folder in ("checkpoints", "weights", "evaluations"):
-        make_directory(directory / folder)
-    if not (directory / "config.yaml").exists():
-        write_atomic(directory / "config.yaml", yaml.safe_dump(checked.config, sort_keys=False))
-    if not (directory / "run.json").exists():
-        config = checked.config
-        identity = {
-            "name": human_name(checked.overrides, config["seed"]),
-            "group": config_hash(config),
-            "seed": config["seed"],
-            "overrides": list(checked.overrides),
-            "wandb_id": new_id(),
-            "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-        write_json(directory / "run.json", identity | provenance(sys.argv, torch.device(config["device"])))
+    config = checked.config
+    make_directory(directory / "checkpoints")
+    identity = {
+        "group": config_hash(config),
+        "overrides": list(checked.overrides),
+        "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **provenance(sys.argv, torch.device(config["device"])),
+    }
+    if config["seeds"] is not None:
+        _write_once(directory, config, {"seeds": config["seeds"], **identity})
+    for seed, folder in folders.items():
+        for name in ("weights", "evaluations"):
+            make_directory(folder / name)
+        of_seed = {"name": human_name(checked.overrides, seed), "seed": seed, "wandb_id": new_id()}
+        _write_once(folder, alone(config, seed), {**of_seed, **identity})
+
+
+def _write_once(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    if not (folder / "config.yaml").exists():
+        write_atomic(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    if not (folder / "run.json").exists():
+        write_json(folder / "run.json", facts)
 
 
 def _train_and_evaluate(
-    checked: Checked, directory: Path, signals: Signals, display: Display, mirror: Mirror
-) -> dict[str, Any]:
+    checked: Checked,
+    directory: Path,
+    signals: Signals,
+    display: Display,
+    mirrors: Mapping[int, Mirror],
+    failures: Failures,
+) -> Results:
     config = checked.config
-    for folder in (".", "checkpoints", "weights", "evaluations"):
-        reap_unfinished(directory / folder)
+    folders = folders_of(config, directory)
+    for folder in (directory, directory / "checkpoints", *folders.values()):
+        reap_unfinished(folder)
+    for folder in folders.values():
+        reap_unfinished(folder / "weights")
+        reap_unfinished(folder / "evaluations")
     adopt_parent(config, directory)
-    log = RowLog(directory / "rows.jsonl")
+    logs = {seed: RowLog(folder / "rows.jsonl") for seed, folder in folders.items()}
     parts = build(config, checked.spec, checked.schema)
     try:
-        rows = _make_rows(checked, parts, log, [display.row, mirror.row])
-        evaluation = _make_evaluation(checked, parts, rows, directory)
-        checkpointer = _make_checkpointer(config, directory, parts, rows, evaluation)
+        listeners: dict[int, list[Callable[[Row], None]]] = {
+            seed: [functools.partial(display.row, seed=seed), mirrors[seed].row] for seed in folders
+        }
+        rows = _make_rows(checked, parts, logs, listeners, failures)
+        evaluation = _make_evaluation(checked, parts, rows, folders)
+        checkpointer = _make_checkpointer(config, directory, parts, rows, evaluation, failures)
         sessions = Sessions(directory, interval_of(config, "checkpoint"))
-        if _load(directory, checkpointer, log, parts, display):
+        if _load(directory, checkpointer, logs, parts, display):
             env_steps = parts.state.progress.env_steps
             rows.resume(env_steps)
             checkpointer.resume(env_steps)
             if evaluation is not None:
                 evaluation.resume(env_steps)
         _begin_session(sessions, config, parts, display)
-        mirror.start()  # after the cut: from here on rows only come
+        for mirror in mirrors.values():
+            mirror.start()  # after the cut: from here on rows only come
         evaluations: list[Callback] = [evaluation] if evaluation else []
         stopped = train(parts, [rows, *evaluations, checkpointer, sessions, display, signals])
         checkpointer.save(parts.state.progress, parts.state)
@@ -131,50 +162,76 @@ def _train_and_evaluate(
             how = "the same command without restart=true" if config["restart"] else "the same command"
             raise signals.error(f"saved at env_steps={parts.state.progress.env_steps}; {how} continues")
         signals.at_once = True
-        save_weights(directory / "weights" / "final", parts.state)
+        for index, folder in enumerate(folders.values()):
+            save_weights(folder / "weights" / "final", parts.state.weights_of(index), parts.state.progress)
         display.say("evaluating")
         results = evaluation.finish(parts.state) if evaluation else {}
         sessions.write()
         return results
     finally:
         parts.close()
-        log.close()
+        for log in logs.values():
+            log.close()
 
 
-def _make_rows(checked: Checked, parts: Parts, log: RowLog, listeners: list[Callable[[Row], None]]) -> Rows:
+def _make_rows(
+    checked: Checked,
+    parts: Parts,
+    logs: Mapping[int, RowLog],
+    listeners: Mapping[int, Sequence[Callable[[Row], None]]],
+    failures: Failures,
+) -> Rows:
     def statistics(progress: Progress) -> dict[str, float]:
         return parts.algorithm.statistics(checked.spec, progress)
 
     interval = interval_of(checked.config, "logger")
-    return Rows(log, interval, parts.experience, parts.clock, statistics, listeners)
+    return Rows(logs, interval, parts.experience, parts.clock, statistics, listeners, failures)
 
 
-def _make_evaluation(checked: Checked, parts: Parts, rows: Rows, directory: Path) -> Evaluation | None:
-    settings = checked.config["evaluation"]
-    if settings is None:
+def _make_evaluation(checked: Checked, parts: Parts, rows: Rows, folders: Mapping[int, Path]) -> Evaluation | None:
+    config = checked.config
+    if config["evaluation"] is None:
         return None
-    evaluator = Evaluator(checked.config, checked.spec, parts.actor, directory / "evaluations")
-    interval = interval_of(checked.config, "evaluation")
-    return Evaluation(evaluator, settings, interval, parts.experience, rows, directory / "weights")
+    algorithm, state = make_learner(alone(config, seeds_of(config)[0]), checked.spec, checked.schema)
+    actor = Actor(algorithm, state, checked.spec)
+    evaluators = {
+        seed: Evaluator(config, checked.spec, actor, folder / "evaluations") for seed, folder in folders.items()
+    }
+    weights = {seed: folder / "weights" for seed, folder in folders.items()}
+    interval = interval_of(config, "evaluation")
+    return Evaluation(evaluators, config["evaluation"], interval, parts.experience, rows, weights)
 
 
 def _make_checkpointer(
-    config: Mapping[str, Any], directory: Path, parts: Parts, rows: Rows, evaluation: Evaluation | None
+    config: Mapping[str, Any],
+    directory: Path,
+    parts: Parts,
+    rows: Rows,
+    evaluation: Evaluation | None,
+    failures: Failures,
 ) -> Checkpointer:
-    held: dict[str, Stateful] = {"state": parts.state, "experience": parts.experience, "rows": rows}
+    held: dict[str, Stateful] = {
+        "state": parts.state,
+        "experience": parts.experience,
+        "rows": rows,
+        "failures": failures,
+    }
     if evaluation is not None:
         held["evaluation"] = evaluation
     interval = interval_of(config, "checkpoint")
-    return Checkpointer(directory / "checkpoints", held, interval, config["checkpoint"]["keep"])
+    return Checkpointer(directory / "checkpoints", held, interval, config["checkpoint"]["keep"], failures)
 
 
-def _load(directory: Path, checkpointer: Checkpointer, log: RowLog, parts: Parts, display: Display) -> bool:
+def _load(
+    directory: Path, checkpointer: Checkpointer, logs: Mapping[int, RowLog], parts: Parts, display: Display
+) -> bool:
     """Whether there was a checkpoint to go on from."""
     path, damaged = checkpointer.load_newest()
     for line in damaged:
         display.say(f"passed over a damaged checkpoint: {line}")
     if path is None:
-        log.cut(0)
+        for log in logs.values():
+            log.cut(0)
         return False
     parts.state.progress = parts.state.progress._replace(env_steps=parts.experience.env_steps)
     display.say(f"continuing {directory} from env_steps={parts.state.progress.env_steps}")
@@ -192,10 +249,33 @@ def _begin_session(sessions: Sessions, config: Mapping[str, Any], parts: Parts, 
         display.say(f"this run is no longer exact: {'; '.join(reasons)}")
 
 
-def _record_failure(directory: Path, error: BaseException) -> None:
-    """status.json says how a run ended, also where the reason is a bug; a full disk must not hide that reason."""
+def _finish(directory: Path, folders: Mapping[int, Path], results: Results, failures: Failures) -> None:
+    """Say how each seed and the run ended; raises NonFiniteError where seeds were frozen."""
+    for seed, folder in folders.items():
+        if seed not in failures.messages:
+            done = {"state": FINISHED, "exit_code": 0, "results": results.get(seed, {})}
+            write_json(folder / "status.json", done)
+    if failures.messages:
+        named = "; ".join(f"seed {seed}: {message}" for seed, message in failures.messages.items())
+        raise NonFiniteError(f"{named}; the other seeds finished")
+    if directory not in folders.values():
+        write_json(directory / "status.json", {"state": FINISHED, "exit_code": 0})
+
+
+def _record(directory: Path, folders: Mapping[int, Path], status: Mapping[str, Any]) -> None:
+    for folder in dict.fromkeys([directory, *folders.values()]):
+        write_json(folder / "status.json", status)
+
+
+def _record_failure(directory: Path, folders: Mapping[int, Path], error: BaseException) -> None:
+    """status.json says how a run ended, also where the reason is a bug; a full disk must not hide that reason.
+
+    Seeds that finished before another's failure stay finished.
+    """
     code = error.code if isinstance(error, RlexpError) else 1
     state = INTERRUPTED if isinstance(error, (Interrupted, KeyboardInterrupt)) else FAILED
     message = " ".join(str(error).split()) or type(error).__name__
     with contextlib.suppress(RlexpError):
-        write_json(directory / "status.json", {"state": state, "exit_code": code, "error": message})
+        for folder in dict.fromkeys([directory, *folders.values()]):
+            if read_status(folder).get("state") != FINISHED:
+                write_json(folder / "status.json", {"state": state, "exit_code": code, "error": message})

@@ -38,6 +38,6 @@ def evaluate_saved(
         state.load_weights(tree["weights"])
     except (KeyError, ValueError) as error:
         raise StorageError(f"{run / 'weights' / weights}: does not fit the run's configuration: {error}") from error
-    state.progress = state.progress._replace(env_steps=int(tree["env_steps"]))
+    progress = state.progress._replace(env_steps=int(tree["env_steps"]))
     evaluator = Evaluator(checked.config, checked.spec, Actor(algorithm, state, checked.spec), run / "evaluations")
-    return evaluator.evaluate(state, episodes, policy)
+    return evaluator.evaluate(tree["weights"], progress, episodes, policy)

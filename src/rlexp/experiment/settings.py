@@ -54,6 +54,7 @@ class ExecutionSettings:
 @dataclass
 class Settings:
     seed: Annotated[int, Range(0)]
+    seeds: list[Annotated[int, Range(0)]] | None
     device: str
     total_env_steps: Count
     env: EnvSettings

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlexp.errors import StorageError
+from rlexp.experiment.identity import outputs_of
 from rlexp.storage import read_json
 
 PATIENCE = 15.0  # seconds that a run which has ended waits for its mirror
@@ -99,7 +100,7 @@ class Mirror:
             self._say(f"W&B: {heard['url']}")
             return
         why = f" ({heard['reason']})" if heard["reason"] else ""
-        folder = self._directory.parents[2] / "wandb"
+        folder = outputs_of(self._directory) / "wandb"
         self._say(f"W&B: offline{why}; `wandb leet run {folder}` shows it, `rlexp-sync --mode online RUN` sends it")
 
     def _remedy(self) -> str:

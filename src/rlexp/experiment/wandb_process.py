@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlexp.errors import ConfigError, ResourceError, StorageError
 from rlexp.experiment.extend import read_config
+from rlexp.experiment.identity import outputs_of
 from rlexp.experiment.status import read_status
 from rlexp.storage import parse_row, read_json, remove, write_json
 
@@ -234,13 +235,6 @@ def describe(directory: Path) -> dict[str, Any]:
         raise ConfigError(f"{directory}: is not the folder of a run ({error})") from error
     kept = dict.fromkeys(tag[:64] for tag in tags if tag)  # W&B's limit
     return {"dir": str(outputs_of(directory)), "config": config, "tags": list(kept), **identity}
-
-
-def outputs_of(directory: Path) -> Path:
-    """Runs lie in `<outputs>/<algorithm>_<env>/<hash>/s<seed>`, all W&B files in `<outputs>/wandb`, for one viewer."""
-    run = directory.resolve()
-    laid_out = re.fullmatch(r"s\d+(-\d+)?", run.name) and re.fullmatch(r"[0-9a-f]{8}", run.parent.name)
-    return run.parents[2] if laid_out else run  # a copied run keeps to itself
 
 
 def _settings(wandb: Any) -> Any:

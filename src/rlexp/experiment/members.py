@@ -1,0 +1,49 @@
+"""The seeds of a run: one alone in the run's folder, or several stacked, each in a folder of its own inside it.
+
+A member's folder is that of a run like any other (configuration, rows, weights, evaluations, status), so that
+evaluating, mirroring and comparing do not know how it was trained. Checkpoints belong to the run.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlexp.errors import NonFiniteError
+from rlexp.state import TrainState
+
+
+def seeds_of(config: Mapping[str, Any]) -> list[int]:
+    return [config["seed"]] if config["seeds"] is None else list(config["seeds"])
+
+
+def folders_of(config: Mapping[str, Any], directory: Path) -> dict[int, Path]:
+    """The folder of each seed."""
+    if config["seeds"] is None:
+        return {config["seed"]: directory}
+    return {seed: directory / f"s{seed}" for seed in config["seeds"]}
+
+
+def alone(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The configuration of one of the seeds as if it were trained alone."""
+    return {**config, "seed": seed, "seeds": None}
+
+
+class Failures:
+    """Seeds whose numbers are no longer finite, and why. They are frozen while others are left."""
+
+    def __init__(self, seeds: list[int]) -> None:
+        self._seeds = seeds
+        self.messages: dict[int, str] = {}
+
+    def add(self, index: int, message: str, state: TrainState) -> None:
+        """Freeze the seed at this place; raises NonFiniteError where no other goes on."""
+        self.messages[self._seeds[index]] = message
+        if all(frozen for other, frozen in enumerate(state.frozen) if other != index):
+            raise NonFiniteError(message)
+        state.freeze(index)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"messages": [[seed, message] for seed, message in self.messages.items()]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.messages = dict(state["messages"])
