@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from rlexp.clock import Clock
-from rlexp.envs.vector import Episode, SyncVector
+from rlexp.envs.vector import Episode, Vector
 from rlexp.experience.actor import Actor
 from rlexp.streams import Stream
 from rlexp.types import Progress
@@ -15,7 +15,7 @@ from rlexp.types import Progress
 class Collector:
     """Owns the vector and the stream "acting". One set of arrays is reused: a caller keeps copies of what it keeps."""
 
-    def __init__(self, vector: SyncVector, seed: int, clock: Clock) -> None:
+    def __init__(self, vector: Vector, seed: int, clock: Clock) -> None:
         self.vector = vector
         self.env_steps = 0
         self._clock = clock
