@@ -114,11 +114,19 @@ class SyncVector:
         self._started = False
 
     def start(self) -> None:
-        """Reset every environment to its first episode; nothing happens the second time."""
-        if not self._started:
-            self._started = True
+        """Reset every environment to its first episode; nothing happens the second time.
+
+        Raises EnvironmentFailure with the environment and the episode seed where one raises.
+        """
+        if self._started:
+            return
+        self._started = True
+        i = 0
+        try:
             for i in range(self.num_envs):
                 self._begin_episode(i)
+        except Exception as error:
+            raise self._failure(i, error) from error
 
     def step(self, actions: np.ndarray) -> Step:
         """Step every environment; those that ended begin their next episode.
