@@ -106,7 +106,9 @@ def test_a_hanging_environment_meets_the_deadline(fault: str, where: str, said: 
 
 
 def test_an_environment_that_hangs_while_it_is_made_meets_the_deadline(vector: Make) -> None:
-    with pytest.raises(EnvironmentFailure, match=r"worker 0 \(process \d+\) did not make its environments within 0.6 s"):
+    with pytest.raises(
+        EnvironmentFailure, match=r"worker 0 \(process \d+\) did not make its environments within 0.6 s"
+    ):
         vector(functools.partial(Faulty, "sleep", where="make"), 0.6)
 
 
