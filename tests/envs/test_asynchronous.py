@@ -91,14 +91,16 @@ def test_a_factory_that_does_not_pickle(vector: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "where", "said"),
+    ("fault", "where", "seed", "said"),
     [
-        ("sleep", "step", r"did not step its environments within 0\.3 s; environments \[1, 2\], episode seeds "),
-        ("spin", "reset", r"did not reset its environments within 0\.3 s; environments \[1, 2\], episode seeds "),
+        ("sleep", "step", 100, r"did not step its environments within 0\.3 s; environments \[1, 2\], episode seeds "),
+        ("sleep", "step", 200, r"did not step its environments within 0\.3 s; environments \[1, 2\], episode seeds "),
+        ("spin", "reset", 100, r"did not reset its environments within 0\.3 s; environments \[1, 2\], episode seeds "),
     ],
 )
-def test_a_hanging_environment_meets_the_deadline(fault: str, where: str, said: str, vector: Make) -> None:
-    hanging = vector(functools.partial(Faulty, fault, where=where), None)
+def test_a_hanging_environment_meets_the_deadline(fault: str, where: str, seed: int, said: str, vector: Make) -> None:
+    """Also the second of a slice, whose first has moved."""
+    hanging = vector(functools.partial(Faulty, fault, seed, where=where), None)
     hanging._deadline = 0.3
     with pytest.raises(EnvironmentFailure, match=rf"Counter: worker 1 \(process \d+\) {said}\[100, 200\]; ") as caught:
         play(hanging, 6)
