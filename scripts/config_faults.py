@@ -205,6 +205,12 @@ PAIRS: dict[str, list[list[str]]] = {
         ["checkpoint.interval=100001"],
         ["logger.interval=100001"],
     ],
+    "numpy_vector": [
+        ["execution.vector=numpy", "env=acrobot"],
+        ["execution.vector=numpy", "env.kwargs={sutton_barto_reward: true}"],
+        ["algorithm=value_iteration", "env=taxi", "execution.vector=numpy"],
+    ],
+    "unused_workers": [["execution.workers=2"], ["execution.workers=2", "execution.vector=sync"]],
 }
 """Command lines that break one pair rule each, by the rule's name."""
 
@@ -272,6 +278,8 @@ VALID = [
     ["env.id=MountainCarContinuous-v0"],
     ["env=frozen_lake", "env.kwargs={is_slippery: false}"],
     ["env.time_limit=200", "evaluation.policy=sampled"],
+    ["execution.vector=numpy", "env.time_limit=200"],
+    ["execution.vector=async", "execution.workers=2", "execution.step_deadline=null", "env=acrobot"],
     ["evaluation=none", "logger=local"],
     ["total_env_steps=1e5", "optimizer.max_grad_norm=null", "algorithm.target_kl=0.02"],
     ["debug=tiny"],

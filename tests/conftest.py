@@ -10,6 +10,7 @@ import yaml
 from hypothesis import settings
 
 from rlexp import storage
+from rlexp.envs.make import missing_extra
 from rlexp.experiment.spaces import declared_spec
 from rlexp.types import EnvSpec, Progress
 
@@ -31,6 +32,16 @@ def env_spec(name: str, time_limit: int | None = None) -> EnvSpec:
     spec = declared_spec({**env_config(name), "time_limit": time_limit})
     assert spec is not None
     return spec
+
+
+def env_choices() -> list[Any]:
+    """Every file of the `env` group as a parameter; skipped where its simulator is not installed."""
+    choices = []
+    for name in sorted(path.stem for path in (CONF / "env").glob("*.yaml")):
+        extra = missing_extra(env_config(name)["id"])
+        skip = pytest.mark.skipif(extra is not None, reason=f"pip install 'rlexp[{extra}]'")
+        choices.append(pytest.param(name, marks=skip))
+    return choices
 
 
 @pytest.fixture

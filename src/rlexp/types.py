@@ -17,12 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
-from torch import Tensor, nn
 
-Metrics = dict[str, Tensor]
+if TYPE_CHECKING:  # a worker process steps environments without torch: it starts sooner and is smaller
+    from torch import Tensor, nn
+
+Metrics = dict[str, "Tensor"]
 
 
 class Transition(NamedTuple):

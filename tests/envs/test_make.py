@@ -8,13 +8,11 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rlexp.envs.make import describe, describe_space, make_env
-from tests.conftest import CONF, env_config
-
-NAMES = sorted(path.stem for path in (CONF / "env").glob("*.yaml"))
+from rlexp.envs.make import describe, describe_space, make_env, missing_extra
+from tests.conftest import env_choices, env_config
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", env_choices())
 def test_declarations_are_what_gymnasium_says(name: str) -> None:
     node = env_config(name)
     declared = node["declared"]
@@ -37,6 +35,23 @@ def test_no_wrapper_counts_time_or_slows_a_step(name: str) -> None:
     for _ in range(node["declared"]["time_limit"] + 1):
         truncated = env.step(env.action_space.sample())[3]
         assert not truncated
+
+
+@pytest.mark.parametrize(
+    ("env_id", "module", "extra"),
+    [
+        ("LunarLander-v3", "Box2D", "box2d"),
+        ("BipedalWalker-v3", "Box2D", "box2d"),
+        ("HalfCheetah-v5", "mujoco", "mujoco"),
+        ("CartPole-v1", "mujoco", None),
+        ("NoSuchEnvironment-v0", "mujoco", None),
+    ],
+)
+def test_the_missing_extra_is_named(
+    env_id: str, module: str, extra: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    assert missing_extra(env_id) == extra
 
 
 def test_the_registry_is_left_as_it_was() -> None:

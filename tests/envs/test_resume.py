@@ -11,15 +11,14 @@ from rlexp.envs.vector import SyncVector
 from rlexp.errors import EnvironmentFailure
 from rlexp.storage import load_tree, save_tree
 from rlexp.streams import Stream, derive_seed
-from tests.conftest import CONF, env_spec
+from tests.conftest import env_choices, env_spec
 from tests.envs.toys import Counter, counter_spec, simple_seed
 
-NAMES = sorted(path.stem for path in (CONF / "env").glob("*.yaml"))
 NUM_ENVS = 2
 
 
-def make(name: str) -> SyncVector:
-    spec = env_spec(name)
+def make(name: str, time_limit: int | None = None) -> SyncVector:
+    spec = env_spec(name, time_limit)
     return SyncVector(
         functools.partial(make_env, spec.id, {}), spec, NUM_ENVS, functools.partial(derive_seed, 3, "environment")
     )
@@ -43,18 +42,20 @@ def through_disk(path: Path, state: dict) -> dict:
     return load_tree(path)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_continues_bit_for_bit_in_the_middle_of_episodes(name: str, tmp_path) -> None:
-    vector, stream = make(name), Stream(0, "test")
+@pytest.mark.parametrize("time_limit", [None, 14], ids=["first episodes", "later episodes"])
+@pytest.mark.parametrize("name", env_choices())
+def test_continues_bit_for_bit_in_the_middle_of_episodes(name: str, time_limit: int | None, tmp_path) -> None:
+    """Also where the saved vector's environments had episodes before, and those that play them again have not."""
+    vector, stream, steps = make(name, time_limit), Stream(0, "test"), 150 if time_limit is None else 30
     vector.start()
     play(vector, stream, 37)
     saved, position = through_disk(tmp_path / "a", vector.state_dict()), stream.counter
-    expected = play(vector, stream, 300)
-    resumed, stream.counter = make(name), position
+    expected = play(vector, stream, steps)
+    resumed, stream.counter = make(name, time_limit), position
     resumed.load_state_dict(saved)
     resumed.start()  # must not begin anew
     assert resumed.inexact == []
-    for one, other in zip(expected, play(resumed, stream, 300), strict=True):
+    for one, other in zip(expected, play(resumed, stream, steps), strict=True):
         np.testing.assert_array_equal(one, other, strict=True)
 
 

@@ -13,7 +13,7 @@ from rlexp.errors import EnvironmentFailure, NonFiniteError
 from rlexp.streams import Stream, derive_seed
 from rlexp.types import Box
 from tests.conftest import env_spec
-from tests.envs.toys import Counter, counter_spec, simple_seed
+from tests.envs.toys import Counter, Faulty, counter_spec, simple_seed
 
 
 def counters(num_envs: int, time_limit: int, **settings) -> SyncVector:
@@ -175,6 +175,12 @@ def test_an_environment_that_raises_is_named() -> None:
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.code == 3
+
+
+def test_an_environment_that_raises_in_its_first_reset_is_named() -> None:
+    vector = SyncVector(lambda: Faulty("raise", 200, where="reset"), counter_spec(3), 3, simple_seed)
+    with pytest.raises(EnvironmentFailure, match="Awkward: the motor is hot; environment 2, episode seed 200, step 0;"):
+        vector.start()
 
 
 def test_an_environment_that_cannot_be_made_is_named() -> None:

@@ -16,6 +16,7 @@ from rlexp.experiment.identity import config_hash, human_name
 from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.rules import RULES
 from rlexp.experiment.targets import resolve
+from tests.conftest import env_choices
 
 ALL = faults()
 
@@ -155,7 +156,15 @@ def test_the_hash_is_of_the_experiment() -> None:
         return config_hash(checked_jobs(list(line), multirun=False)[0].config)
 
     default = hashed()
-    for same in ("seed=7", "evaluation=none", "logger=local", "checkpoint.keep=5", "display=none", "tags=[a]"):
+    for same in (
+        "seed=7",
+        "evaluation=none",
+        "logger=local",
+        "checkpoint.keep=5",
+        "execution.vector=async",
+        "display=none",
+        "tags=[a]",
+    ):
         assert hashed(same) == default
     for other in ("algorithm.gamma=0.9", "total_env_steps=50000", "network.hidden=[32]", "env.time_limit=400"):
         assert hashed(other) != default
@@ -192,10 +201,29 @@ def test_every_file_of_the_configuration_composes_checks_and_builds() -> None:
         "optimizer/none": ["algorithm=value_iteration", "env=taxi"],
         "estimator/none": ["algorithm=value_iteration", "env=taxi"],
     }
+    missing = {f"env/{choice.values[0]}" for choice in env_choices() if choice.marks[0].args[0]}
     for path in sorted(conf_dir().glob("*/*.yaml")):
         choice = f"{path.parent.name}/{path.stem}"
         line = [*needs.get(choice, []), f"{path.parent.name}={path.stem}"]
-        assert checked_jobs(line, multirun=False), choice
+        assert choice in missing or checked_jobs(line, multirun=False), choice
+
+
+@pytest.mark.parametrize(
+    ("line", "module", "extra"),
+    [
+        (["env=lunar_lander"], "Box2D", "box2d"),
+        (["env=half_cheetah"], "mujoco", "mujoco"),
+        (["env.id=Hopper-v5"], "mujoco", "mujoco"),
+        (["env.id=BipedalWalker-v3", "env.kwargs={hardcore: true}"], "Box2D", "box2d"),
+    ],
+)
+def test_a_missing_simulator_is_one_line_with_its_extra(
+    line: list[str], module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    answer = refuse(line)
+    assert complaint(Fault("other", line), answer) is None
+    assert f"pip install 'rlexp[{extra}]'" in answer.stderr
 
 
 def test_an_unknown_user_folder_is_refused() -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,37 @@ def test_killed_runs_equal_the_undisturbed_one(case: str, tmp_path: Path) -> Non
         assert live(overrides, tmp_path / "killed", die_at(n)) == -signal.SIGKILL
     assert live(overrides, tmp_path / "killed") == 0
     assert difference(expected, remains(overrides, tmp_path / "killed")) is None
+
+
+class Crash(BaseException):
+    """Nobody expects it."""
+
+
+@pytest.mark.parametrize("num_envs", [1, 4])
+def test_a_run_that_crashed_under_one_vector_goes_on_under_another(num_envs: int, tmp_path: Path) -> None:
+    """In this process: a fork of it must not share its fork server."""
+    overrides = ["algorithm=ppo", "total_env_steps=480", "experience.rollout_length=12", "algorithm.num_minibatches=2"]
+    overrides += [f"experience.num_envs={num_envs}", "algorithm.num_epochs=1", "checkpoint.interval=60"]
+    start([*overrides, "execution.vector=sync"], tmp_path / "undisturbed")
+    for vector, death in (("sync", 60), ("numpy", 70), ("async", 70)):
+        storage.before_operation = crash_at(death)
+        with pytest.raises(Crash):
+            start([*overrides, f"execution.vector={vector}"], tmp_path / "crashed")
+    folder = start([*overrides, "execution.vector=numpy"], tmp_path / "crashed")
+    assert len({session["from_env_steps"] for session in storage.read_json(folder / "sessions.json")["sessions"]}) == 4
+    both = [remains([*SHORT, *overrides], tmp_path / name) for name in ("undisturbed", "crashed")]
+    assert difference(*both) is None
+
+
+def crash_at(n: int) -> Callable[[str, Path], None]:
+    """A hook that raises once, at the n-th operation of storage."""
+    count = itertools.count(1)
+
+    def hook(operation: str, path: Path) -> None:
+        if next(count) == n:
+            raise Crash
+
+    return hook
 
 
 # --------------------------------------------------------------------------------------- every saved field is needed
@@ -236,6 +267,18 @@ def test_a_signal_saves_and_the_same_command_continues(number: signal.Signals, c
     assert f"saved at env_steps={saved};" in stderr
 
 
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_saves_although_workers_get_it_too(tmp_path: Path) -> None:
+    overrides = [*SHORT, "algorithm=ppo", "total_env_steps=400000", f"outputs={tmp_path}", "execution.vector=async"]
+    process = spawn(*overrides, "execution.workers=2", "logger.interval=200", start_new_session=True)
+    folder = _wait_for_rows(tmp_path, 1)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert stderr.count("\n") == 1
+    assert list((folder / "checkpoints").glob("[0-9]*"))
+
+
 def test_two_processes_in_one_run(tmp_path: Path) -> None:
     overrides = [*SHORT, "algorithm=ppo", "total_env_steps=1000000", f"outputs={tmp_path}"]
     processes = [spawn(*overrides) for _ in range(2)]
@@ -266,12 +309,13 @@ def _wait_for_rows(outputs: Path, count: int) -> Path:
     raise AssertionError("no rows came")
 
 
-def spawn(*overrides: str) -> subprocess.Popen[str]:
+def spawn(*overrides: str, start_new_session: bool = False) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "rlexp", *overrides],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=start_new_session,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 

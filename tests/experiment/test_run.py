@@ -15,9 +15,12 @@ from rlexp.cli.check import command as check_command
 from rlexp.cli.evaluate import command as evaluate_command
 from rlexp.cli.main import command as main_command
 from rlexp.cli.sync import command as sync_command
+from rlexp.envs.cartpole import CartPoleVector
+from rlexp.envs.vector import SyncVector
 from rlexp.errors import ConfigError, EnvironmentFailure, NonFiniteError, ResourceError
-from rlexp.experiment.build import build
+from rlexp.experiment.build import NUMPY_FROM, build, make_vector
 from rlexp.experiment.compose import conf_dir
+from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.metrics import TABLE, required_of
 from rlexp.experiment.saved import evaluate_saved
 from rlexp.experiment.status import read_status
@@ -74,6 +77,33 @@ def test_what_must_not_change_a_training_row(algorithm: str, other: list[str], t
     varied = run_in(tmp_path / "varied", *changed, *ALGORITHMS[algorithm], *other)
     assert len(rows_of(base, "train")) > 5
     assert rows_of(base, "train") == rows_of(varied, "train")
+
+
+def test_vectors_do_not_change_a_row(tmp_path: Path) -> None:
+    """Training and evaluation, with a time limit below the environment's own."""
+    line = [*TINY, *ALGORITHMS["PPO"], "total_env_steps=240", "env.time_limit=8", "checkpoint.interval=240"]
+    choices = (["sync"], ["numpy"], ["async", "execution.workers=2"])
+    rows = [rows_of(run_in(tmp_path / c[0], *line, f"execution.vector={c[0]}", *c[1:])) for c in choices]
+    assert max(row.get("eval/length", 0) for row in rows[0]) == 8
+    assert len(rows[0]) > 5
+    assert rows[0] == rows[1] == rows[2]
+
+
+@pytest.mark.parametrize(
+    ("line", "num_envs", "kind"),
+    [
+        ([], NUMPY_FROM, CartPoleVector),
+        ([], NUMPY_FROM - 1, SyncVector),
+        (["execution.vector=numpy"], 1, CartPoleVector),
+        (["execution.vector=sync"], 8, SyncVector),
+        (["execution.vector=async"], 8, SyncVector),  # of an evaluation: training's is another
+        (["env=acrobot"], 8, SyncVector),
+        (["env.kwargs={sutton_barto_reward: true}"], 8, SyncVector),
+    ],
+)
+def test_the_vector_of_a_configuration(line: list[str], num_envs: int, kind: type) -> None:
+    (job,) = checked_jobs(line, multirun=False)
+    assert type(make_vector(job.config, job.spec, num_envs, lambda i, k: 0)) is kind
 
 
 def test_the_same_seed_gives_the_same_rows_whatever_the_global_generators_hold(tmp_path: Path) -> None:
@@ -141,7 +171,7 @@ def test_an_environment_that_raises_ends_the_run_with_code_3(tmp_path: Path, mon
 
     monkeypatch.setattr(CartPoleEnv, "step", fail)
     with pytest.raises(EnvironmentFailure, match=r"the pole broke; environment 0, episode seed \d+, step 0"):
-        run_in(tmp_path, *TINY, *ALGORITHMS["PPO"])
+        run_in(tmp_path, *TINY, *ALGORITHMS["PPO"], "execution.vector=sync")
     (folder,) = tmp_path.glob("*/*/s0")
     assert read_status(folder)["exit_code"] == 3
 
@@ -236,14 +266,17 @@ def test_a_run_without_evaluation_can_be_evaluated_later(tmp_path: Path) -> None
     assert len(evaluate_saved(folder, "final", 5, None).returns) == 5
 
 
-def test_an_environment_of_a_users_package_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("vector", ["auto", "async"])
+def test_an_environment_of_a_users_package_runs(vector: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in workers, which must import the package themselves."""
     (tmp_path / "my_envs.py").write_text(
         "import gymnasium\n"
         "from gymnasium.envs.classic_control.cartpole import CartPoleEnv\n"
         "gymnasium.register('Mine-v0', entry_point=CartPoleEnv, max_episode_steps=20)\n"
     )
     monkeypatch.chdir(tmp_path)
-    folder = run_in(tmp_path / "outputs", *TINY, *ALGORITHMS["PPO"], "env.id=Mine-v0", "plugins=[my_envs]")
+    line = [*TINY, *ALGORITHMS["PPO"], "env.id=Mine-v0", "plugins=[my_envs]", f"execution.vector={vector}"]
+    folder = run_in(tmp_path / "outputs", *line)
     assert max(row["episode/length"] for row in rows_of(folder, "train") if "episode/length" in row) <= 20
 
 

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 
-from rlexp.errors import ConfigError
+from rlexp.errors import ConfigError, NonFiniteError
 from rlexp.experiment.jobs import checked_jobs
 from rlexp.storage import load_tree, read_json
+from rlexp.streams import derive_seed
 from tests.experiment.support import TINY, rows_of, run_in
 
 SEEDS = [3, 0, 7]
@@ -67,3 +70,63 @@ def test_other_seeds_have_another_folder(tmp_path: Path) -> None:
     assert len({first, *others}) == 3
     assert {folder.name.rpartition("_")[0] for folder in others} == {"seeds_0-3_3"}
     assert stacked(tmp_path, *CASES["ppo"], seeds=[0, 1, 2]) == first
+
+
+NAN_FOR = 1  # the seed whose rewards turn into NaN
+
+
+class Broken(gymnasium.Env):
+    """Rewards are NaN from the third episode on where the episode's seed is one of BROKEN's."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    seeds = frozenset(derive_seed(NAN_FOR, "environment", i, k) for i in range(8) for k in range(2, 60))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.reward = float("nan") if seed in self.seeds else 1.0
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
+
+    def step(self, action):
+        return (
+            self.np_random.uniform(-1, 1, 2).astype(np.float32),
+            self.reward,
+            self.np_random.random() < 0.05,
+            False,
+            {},
+        )
+
+
+@pytest.fixture
+def broken_env(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    gymnasium.register("Broken-v0", entry_point=Broken, max_episode_steps=50)
+    yield ["env.id=Broken-v0", "env.declared=" + DECLARED]
+    del gymnasium.registry["Broken-v0"]
+
+
+DECLARED = "{of:Broken-v0,observation:{kind:box,shape:[2]},action:{kind:discrete,n:2},time_limit:50,has_model:false}"
+FEW = ["algorithm=ppo", "experience.rollout_length=20", "experience.num_envs=4", "algorithm.num_epochs=1"]
+
+
+def test_a_seed_that_is_not_finite_is_frozen_and_named_and_the_others_finish(tmp_path: Path, broken_env) -> None:
+    """Also where the run is interrupted afterwards: the continued one still knows."""
+    with pytest.raises(NonFiniteError, match=r"seed 1: .* became nan by env_steps=.*; the other seeds finished"):
+        stacked(tmp_path, *broken_env, *FEW, seeds=[0, 1, 2])
+    (directory,) = tmp_path.glob("*/*/seeds_0-2_3")
+    assert read_json(directory / "status.json")["exit_code"] == 4
+    states = [read_json(directory / f"s{seed}" / "status.json")["state"] for seed in range(3)]
+    assert states == ["finished", "failed", "finished"]
+    for seed in (0, 2):
+        assert rows_of(directory / f"s{seed}") == rows_of(run_in(tmp_path, *TINY, *broken_env, *FEW, f"seed={seed}"))
+    frozen = rows_of(directory / "s1")
+    assert 0 < frozen[-1]["env_steps"] < 800
+    with pytest.raises(NonFiniteError, match="reward or observation is not finite"):
+        run_in(tmp_path, *TINY, *broken_env, *FEW, "seed=1")
+    with pytest.raises(NonFiniteError, match="seed 1"):  # the same command again says the same
+        stacked(tmp_path, *broken_env, *FEW, seeds=[0, 1, 2])
+    assert rows_of(directory / "s1") == frozen
+
+
+def test_no_seed_left_ends_the_run(tmp_path: Path, broken_env) -> None:
+    with pytest.raises(NonFiniteError, match="became nan"):
+        stacked(tmp_path, *broken_env, *FEW, seeds=[1])

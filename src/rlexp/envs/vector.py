@@ -1,13 +1,14 @@
-"""Several environments stepped one after the other in this process, each with a stream of its own.
+"""Several environments as one: the protocol, and the vector that steps them one after the other in this process.
 
 Episode k of environment i is reset with a seed that depends on (run seed, i, k) alone, so the number of environments
 does not reshuffle their episodes, and a checkpoint needs only that seed and the actions since the reset: resuming plays
-them again and compares the observation. The successor of a step is never the observation after a reset.
+them again and compares the observation. The successor of a step is never the observation after a reset. Every vector
+takes the seeds, keeps the state and gives the numbers of SyncVector, bit for bit: a run may continue on another one.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
@@ -37,23 +38,66 @@ class Episode(NamedTuple):
     length: int
 
 
+class Vector(Protocol):
+    """B environments, each with a stream of its own. `observation` and `time` are those before the next step."""
+
+    spec: EnvSpec
+    num_envs: int
+    observation: np.ndarray  # [B, *O]
+    time: np.ndarray  # [B] int64, step within the episode
+    finished: list[Episode]  # since the last drain
+    inexact: list[int]  # environments whose replay after loading did not match
+
+    def start(self) -> None: ...
+    def step(self, actions: np.ndarray) -> Step: ...
+    def check_finite(self) -> None: ...
+    def drain_finished(self) -> list[Episode]: ...
+    def close(self) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Arrays(NamedTuple):
+    """What a vector writes its numbers into."""
+
+    observation: np.ndarray
+    time: np.ndarray
+    step: Step
+
+
+def make_arrays(spec: EnvSpec, num_envs: int) -> Arrays:
+    shape, dtype = (num_envs, *spec.observation.shape), spec.observation.dtype
+    reward, terminated, truncated = np.zeros((3, num_envs), np.float32)
+    step = Step(reward, terminated, truncated, np.zeros(shape, dtype))
+    return Arrays(np.zeros(shape, dtype), np.zeros(num_envs, np.int64), step)
+
+
 class SyncVector:
-    """B environments. `observation` [B, *O] and `time` [B] are those before the next step.
+    """Environments stepped one after the other; a Vector.
 
     Args:
         make: makes one environment.
         spec: what was declared of it; its time limit truncates.
         num_envs: B.
         episode_seed: the seed of episode k of environment i.
+        first: i of its first environment, where it is a slice of a larger vector.
+        arrays: where its numbers shall stand; None: in memory of its own.
     """
 
     def __init__(
-        self, make: Callable[[], gymnasium.Env[Any, Any]], spec: EnvSpec, num_envs: int, episode_seed: EpisodeSeed
+        self,
+        make: Callable[[], gymnasium.Env[Any, Any]],
+        spec: EnvSpec,
+        num_envs: int,
+        episode_seed: EpisodeSeed,
+        first: int = 0,
+        arrays: Arrays | None = None,
     ) -> None:
         self.spec = spec
         self.num_envs = num_envs
         self.finished: list[Episode] = []
-        self.inexact: list[int] = []  # environments whose replay after loading did not match
+        self.inexact: list[int] = []
+        self._first = first
         self._episode_seed = episode_seed
         self._envs: list[gymnasium.Env[Any, Any]] = []
         try:
@@ -62,23 +106,28 @@ class SyncVector:
                 _quicken(self._envs[-1].action_space)
         except Exception as error:
             raise EnvironmentFailure(f"{spec.id} could not be made: {type(error).__name__}: {error}") from error
-        shape = (num_envs, *spec.observation.shape)
-        self.observation: np.ndarray = np.zeros(shape, spec.observation.dtype)
-        self.time = np.zeros(num_envs, np.int64)
-        reward, terminated, truncated = np.zeros((3, num_envs), np.float32)
-        self._step = Step(reward, terminated, truncated, np.zeros_like(self.observation))
+        self.observation, self.time, self._step = arrays or make_arrays(spec, num_envs)
         self._index = [-1] * num_envs
         self._seed = [0] * num_envs
         self._return = [0.0] * num_envs
         self._actions: list[list[Any]] = [[] for _ in range(num_envs)]
+        self._broken: NonFiniteError | None = None  # of the first episode that ended so
         self._started = False
 
     def start(self) -> None:
-        """Reset every environment to its first episode; nothing happens the second time."""
-        if not self._started:
-            self._started = True
+        """Reset every environment to its first episode; nothing happens the second time.
+
+        Raises EnvironmentFailure with the environment and the episode seed where one raises.
+        """
+        if self._started:
+            return
+        self._started = True
+        i = 0
+        try:
             for i in range(self.num_envs):
                 self._begin_episode(i)
+        except Exception as error:
+            raise self._failure(i, error) from error
 
     def step(self, actions: np.ndarray) -> Step:
         """Step every environment; those that ended begin their next episode.
@@ -111,23 +160,25 @@ class SyncVector:
         return self._step
 
     def check_finite(self) -> None:
-        """Raises NonFiniteError where a running return or an observation is NaN or infinite.
+        """Raises NonFiniteError where a return or an observation was NaN or infinite.
 
-        Episodes that ended were looked at when they did.
+        Not `step` raises it: of stacked seeds the others go on.
         """
+        if self._broken is not None:
+            raise self._broken
         for i, total in enumerate(self._return):
             if not math.isfinite(total) or not np.isfinite(self.observation[i]).all():
                 raise self._not_finite(i)
 
     def _failure(self, i: int, error: Exception) -> EnvironmentFailure:
         return EnvironmentFailure(
-            f"{self.spec.id}: {type(error).__name__}: {error}; environment {i}, episode seed {self._seed[i]}, "
-            f"step {int(self.time[i])}; the same command repeats it"
+            f"{self.spec.id}: {type(error).__name__}: {error}; environment {self._first + i}, "
+            f"episode seed {self._seed[i]}, step {int(self.time[i])}; the same command repeats it"
         )
 
     def _not_finite(self, i: int) -> NonFiniteError:
         return NonFiniteError(
-            f"{self.spec.id}: a reward or observation is not finite; environment {i}, "
+            f"{self.spec.id}: a reward or observation is not finite; environment {self._first + i}, "
             f"episode seed {self._seed[i]}, before step {int(self.time[i])}; check the environment"
         )
 
@@ -148,7 +199,7 @@ class SyncVector:
 
     def _begin_episode(self, i: int) -> None:
         self._index[i] += 1
-        self._seed[i] = self._episode_seed(i, self._index[i])
+        self._seed[i] = self._episode_seed(self._first + i, self._index[i])
         self._actions[i] = []
         self._return[i] = 0.0
         self.time[i] = 0
@@ -156,8 +207,9 @@ class SyncVector:
 
     def _end_episode(self, i: int) -> None:
         if not math.isfinite(self._return[i]) or not np.isfinite(self._step.successor[i]).all():
-            raise self._not_finite(i)
-        self.finished.append(Episode(i, self._index[i], self._seed[i], float(self._return[i]), int(self.time[i])))
+            self._broken = self._broken or self._not_finite(i)
+        env, total, length = self._first + i, float(self._return[i]), int(self.time[i])
+        self.finished.append(Episode(env, self._index[i], self._seed[i], total, length))
         self._begin_episode(i)
 
     # ---------------------------------------------------------------------------------------------------- resume
@@ -187,7 +239,7 @@ class SyncVector:
                 self._index[i] = episode["index"] - 1
                 self._begin_episode(i)
                 if not self._replay(i, episode["actions"]) or not _same(self.observation[i], state["observation"][i]):
-                    self.inexact.append(i)
+                    self.inexact.append(self._first + i)
                     self._begin_episode(i)
         except Exception as error:
             raise self._failure(i, error) from error

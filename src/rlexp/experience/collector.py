@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rlexp.clock import Clock
-from rlexp.envs.vector import Episode, SyncVector
+from rlexp.envs.vector import Episode, Vector
 from rlexp.experience.actor import Actor
 from rlexp.streams import Stream
 from rlexp.types import Progress
@@ -19,7 +19,7 @@ from rlexp.types import Progress
 class Collector:
     """Owns the vector and the stream "acting". One set of arrays is reused: a caller keeps copies of what it keeps."""
 
-    def __init__(self, vector: SyncVector, seeds: Sequence[int], clock: Clock) -> None:
+    def __init__(self, vector: Vector, seeds: Sequence[int], clock: Clock) -> None:
         self.vector = vector
         self.num_envs = vector.num_envs // len(seeds)
         self.env_steps = 0  # of each seed
@@ -36,6 +36,7 @@ class Collector:
         observation, action, reward, terminated, truncated, next_observation, time = segment.values()
         noise = np.stack([stream.noise(actor.noise, num_steps) for stream in self._streams], 1)  # [T, B, size]
         before = clock.switch("act")
+        frozen = actor.state.stacked and any(actor.state.frozen)
         # Nothing that is made here is differentiated: inference mode saves the bookkeeping of every operation.
         with torch.inference_mode():
             env_steps, updates, total_env_steps = progress
@@ -43,10 +44,15 @@ class Collector:
                 observation[t], time[t] = vector.observation, vector.time
                 now = Progress(env_steps + t * self.num_envs, updates, total_env_steps)
                 action[t] = chosen = actor(vector.observation, noise[t], now, explore=True)
+                if frozen:
+                    chosen = np.nan_to_num(
+                        chosen
+                    )  # what a frozen seed's environments get does not matter, but be it legal
                 clock.switch("env")
                 reward[t], terminated[t], truncated[t], next_observation[t] = vector.step(chosen)
                 clock.switch("act")
-        vector.check_finite()
+        if not actor.state.stacked:
+            vector.check_finite()  # of stacked seeds, the row of the one concerned shows it, and it alone is frozen
         self.env_steps += num_steps * self.num_envs
         clock.switch(before)
         return segment

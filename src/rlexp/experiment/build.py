@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from rlexp.clock import Clock
+from rlexp.envs.asynchronous import AsyncVector, available_cores
+from rlexp.envs.cartpole import CartPoleVector, is_cartpole
 from rlexp.envs.make import make_env
 from rlexp.envs.model import read_model
-from rlexp.envs.vector import SyncVector
+from rlexp.envs.vector import EpisodeSeed, SyncVector, Vector
 from rlexp.errors import ConfigError, ResourceError, nearest
 from rlexp.experience.actor import Actor
 from rlexp.experience.collector import Collector
@@ -34,7 +36,7 @@ class Parts:
     experience: Experience
     actor: Actor
     clock: Clock
-    vector: SyncVector | None  # the training environments; None where a model is swept
+    vector: Vector | None  # the training environments; None where a model is swept
 
     def close(self) -> None:
         if self.vector is not None:
@@ -46,13 +48,13 @@ def build(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Parts:
     algorithm, state = make_learner(config, spec, schema)
     clock = Clock()
     seeds = seeds_of(config)
-    vector: SyncVector | None = None
+    vector: Vector | None = None
 
     def make_collector() -> Collector:
         nonlocal vector
         num_envs = config["experience"]["num_envs"]
         episode_seed = functools.partial(_episode_seed, tuple(seeds), num_envs)
-        vector = make_vector(config, spec, num_envs * len(seeds), episode_seed)
+        vector = make_training_vector(config, spec, num_envs * len(seeds), episode_seed, schema.plugins)
         return Collector(vector, seeds, clock)
 
     makers = {
@@ -85,9 +87,29 @@ def _episode_seed(seeds: Sequence[int], num_envs: int, i: int, k: int) -> int:
     return derive_seed(seeds[i // num_envs], "environment", i % num_envs, k)
 
 
-def make_vector(config: Mapping[str, Any], spec: EnvSpec, num_envs: int, episode_seed: Any) -> SyncVector:
-    make = functools.partial(make_env, spec.id, config["env"]["kwargs"])
-    return SyncVector(make, spec, num_envs, episode_seed)
+NUMPY_FROM = 4
+"""So many CartPoles are faster as arrays than one after the other (docs/performance.md)."""
+
+
+def make_training_vector(
+    config: Mapping[str, Any], spec: EnvSpec, num_envs: int, episode_seed: EpisodeSeed, plugins: Sequence[str]
+) -> Vector:
+    """What `execution.vector` names. Raises EnvironmentFailure where an environment cannot be made."""
+    execution = config["execution"]
+    if execution["vector"] != "async":
+        return make_vector(config, spec, num_envs, episode_seed)
+    make = functools.partial(make_env, spec.id, config["env"]["kwargs"], tuple(plugins))
+    workers = execution["workers"] or available_cores()
+    return AsyncVector(make, spec, num_envs, episode_seed, workers, execution["step_deadline"])
+
+
+def make_vector(config: Mapping[str, Any], spec: EnvSpec, num_envs: int, episode_seed: EpisodeSeed) -> Vector:
+    """A vector in this process; every one gives the same numbers, so the fastest is chosen where none is named."""
+    chosen, kwargs = config["execution"]["vector"], config["env"]["kwargs"]
+    faster = num_envs >= NUMPY_FROM and is_cartpole(spec.id, kwargs)
+    if chosen == "numpy" or (chosen == "auto" and faster):
+        return CartPoleVector(spec, num_envs, episode_seed)
+    return SyncVector(functools.partial(make_env, spec.id, kwargs), spec, num_envs, episode_seed)
 
 
 def make_algorithm(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Algorithm:

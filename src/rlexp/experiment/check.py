@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlexp.envs.make import missing_extra
 from rlexp.errors import ConfigError
 from rlexp.experiment import rules
 from rlexp.experiment.build import make_algorithm, make_device, make_networks, make_optimizations
@@ -57,6 +58,7 @@ def check(
     _part(schema, checked, "exploration")
     _part(schema, checked, "optimizer")
     _apply_rules(checked, None, parts)
+    _check_packages(checked)
     spec = declared_spec(checked["env"]) or probed_spec(checked["env"], list(schema.plugins))
     _apply_rules(checked, spec, parts)
     make_device(checked)
@@ -127,6 +129,13 @@ def _check_names(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
             raise ConfigError("extend=RUN goes on from the run of one seed; leave out seeds")
     if config["restart"] and config["extend"] is not None:
         raise ConfigError("restart=true and extend=RUN exclude each other; choose one")
+
+
+def _check_packages(config: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the environment's simulator is not installed."""
+    extra = missing_extra(config["env"]["id"])
+    if extra is not None:
+        raise ConfigError(f"env.id={config['env']['id']}: its simulator is missing; pip install 'rlexp[{extra}]'")
 
 
 def _apply_rules(config: Mapping[str, Any], spec: EnvSpec | None, parts: Mapping[str, Any]) -> None:

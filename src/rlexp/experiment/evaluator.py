@@ -95,7 +95,11 @@ class Evaluator:
         return self._directory / f"{digest.hexdigest()[:16]}.json"
 
     def _run(self, progress: Progress, episodes: int, *, explore: bool) -> Result:
-        """Environment i plays episodes i, i + B, i + 2 B, ...; episodes beyond the last are not counted."""
+        """Environment i plays episodes i, i + B, i + 2 B, ...; episodes beyond the last are not counted.
+
+        In this process also where training has workers: an evaluation is short, and starting processes for each one
+        would take longer than they save. The numbers are the same.
+        """
         num_envs: int = min(episodes, self._settings["num_envs"])
         seed, noise = self._settings["seed"], self._actor.noise
 
@@ -120,6 +124,7 @@ class Evaluator:
                         streams[episode.env] = Stream(seed, "evaluation noise", number(episode.env, episode.index + 1))
                         if n < episodes:
                             found[n] = episode
+            vector.check_finite()
         finally:
             vector.close()
         ordered = [found[n] for n in range(episodes)]

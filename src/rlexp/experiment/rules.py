@@ -7,6 +7,7 @@ wrong and what to do, or None. docs/rules.md lists them, from here.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from rlexp.envs.cartpole import is_cartpole
 from rlexp.experiment.intervals import INTERVALS
 from rlexp.networks.torso import observation_kind
 from rlexp.types import EnvSpec
@@ -197,6 +198,26 @@ def interval_fits(c: Choice) -> str | None:
     return None
 
 
+def numpy_vector(c: Choice) -> str | None:
+    """The NumPy vector is chosen for another environment than CartPole-v1 without arguments."""
+    env = c.config["env"]
+    if c.config["execution"]["vector"] != "numpy" or is_cartpole(env["id"], env["kwargs"]):
+        return None
+    what = f"{env['id']} with env.kwargs={env['kwargs']}" if env["kwargs"] else env["id"]
+    return f"execution.vector=numpy knows CartPole-v1 without arguments alone, not {what}; set execution.vector=auto"
+
+
+def unused_workers(c: Choice) -> str | None:
+    """A number of workers is chosen and the environments stay in the run's own process: it would have no effect."""
+    execution = c.config["execution"]
+    if execution["workers"] is None or execution["vector"] == "async":
+        return None
+    return (
+        f"execution.workers={execution['workers']} has no effect with execution.vector={execution['vector']}; set "
+        "execution.vector=async or leave it out"
+    )
+
+
 RULES: tuple[Callable[[Choice], str | None], ...] = (
     action_space,
     experience_kind,
@@ -215,6 +236,8 @@ RULES: tuple[Callable[[Choice], str | None], ...] = (
     sequence_fits_buffer,
     learning_starts_in_time,
     interval_fits,
+    numpy_vector,
+    unused_workers,
 )
 
 SPACE_RULES = frozenset({"action_space", "needs_model", "network_input"})

@@ -49,6 +49,9 @@ class CheckpointSettings:
 @dataclass
 class ExecutionSettings:
     threads: Count
+    vector: Literal["auto", "sync", "async", "numpy"]
+    workers: Count | None
+    step_deadline: Annotated[float, Range(0, open_low=True)] | None
 
 
 @dataclass

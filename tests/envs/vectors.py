@@ -1,0 +1,55 @@
+"""Vectors of each kind for the same task, and comparisons of what they do."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from rlexp.envs.asynchronous import AsyncVector
+from rlexp.envs.cartpole import CartPoleVector
+from rlexp.envs.make import make_env
+from rlexp.envs.vector import SyncVector, Vector
+from rlexp.storage import load_tree, save_tree
+from rlexp.streams import Stream, derive_seed
+from rlexp.types import EnvSpec
+from tests.conftest import env_spec
+
+EPISODE_SEED = functools.partial(derive_seed, 5, "environment")
+
+
+def make_vector(kind: str, name: str, num_envs: int, time_limit: int | None = None) -> Vector:
+    """A vector that has not started; the asynchronous one has two workers at most."""
+    spec = env_spec(name, time_limit)
+    if kind == "numpy":
+        return CartPoleVector(spec, num_envs, EPISODE_SEED)
+    make = functools.partial(make_env, spec.id, {})
+    if kind == "async":
+        return AsyncVector(make, spec, num_envs, EPISODE_SEED, 2, 60.0)
+    return SyncVector(make, spec, num_envs, EPISODE_SEED)
+
+
+def random_actions(spec: EnvSpec, stream: Stream, num_envs: int) -> np.ndarray:
+    if spec.action.kind == "discrete":
+        return stream.integers(spec.action.n, num_envs)
+    return 1.5 * stream.normal(num_envs, *spec.action.shape)
+
+
+def compare_steps(one: Vector, other: Vector, stream: Stream, steps: int) -> list:
+    """Random actions to both; everything must be the same, bit for bit. Returns the finished episodes."""
+    for _ in range(steps):
+        actions = random_actions(one.spec, stream, one.num_envs)
+        for a, b in zip(one.step(actions), other.step(actions), strict=True):
+            np.testing.assert_array_equal(a, b, strict=True)
+        np.testing.assert_array_equal(one.observation, other.observation, strict=True)
+        np.testing.assert_array_equal(one.time, other.time, strict=True)
+    one.check_finite()
+    other.check_finite()
+    finished = one.drain_finished()
+    assert finished == other.drain_finished()
+    assert [type(value) for e in finished for value in e] == [int, int, int, float, int] * len(finished)
+    return finished
+
+
+def through_disk(path: Path, state: dict) -> dict:
+    save_tree(path, state)
+    return load_tree(path)
