@@ -91,7 +91,7 @@ def _describe(checked: Checked, directory: Path) -> None:
     if not (directory / "run.json").exists():
         config = checked.config
         identity = {
-            "name": human_name(checked.overrides, config["seed"]),
+            "name": checked.name or human_name(checked.overrides, config["seed"]),
             "group": config_hash(config),
             "seed": config["seed"],
             "overrides": list(checked.overrides),
