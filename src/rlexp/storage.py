@@ -382,7 +382,7 @@ def is_locked(directory: Path) -> bool:
     """Whether a process holds a directory now. Makes nothing, and hinders nobody who wants to hold it."""
     try:
         descriptor = os.open(directory / "lock", os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
+    except OSError:  # nobody ever held it
         return False
     try:
         return not _locks(descriptor, fcntl.LOCK_SH, 0.0)

@@ -48,7 +48,7 @@ def run_all(jobs: Sequence[Checked], launcher: Launcher, command: Sequence[str])
             stopped = _side_by_side(due, launcher.processes, plan, account)
         account.close()
     if stopped is not None and account.unfinished():
-        raise Interrupted(f"sweep stopped by {stopped.name}; the same command continues", CODES[stopped])
+        raise Interrupted("the sweep was stopped; the same command continues", stopped)
     return account.code()
 
 
@@ -61,13 +61,11 @@ def _say_result(folder: Path, *, was_finished: bool) -> None:
 # ------------------------------------------------------------------------------------------------------ in this process
 
 
-def _one_after_the_other(due: Due, account: Account) -> signal.Signals | None:
-    """Returns the signal that stopped the sweep, or None."""
-    received: list[signal.Signals] = []
+def _one_after_the_other(due: Due, account: Account) -> int | None:
+    """Returns the exit code of a sweep that a signal stopped, or None."""
 
     def stop(number: int, frame: Any) -> None:  # while a run trains, its own handlers stand in place of this one
-        received.append(signal.Signals(number))
-        raise Interrupted(f"stopped by {received[-1].name}", CODES[received[-1]])
+        raise Interrupted(f"stopped by {signal.Signals(number).name}", CODES[signal.Signals(number)])
 
     try:
         with handled(stop):
@@ -75,16 +73,16 @@ def _one_after_the_other(due: Due, account: Account) -> signal.Signals | None:
                 account.begin(planned)
                 _run_here(planned, job, account)
     except Interrupted as error:
-        return received[0] if received else next(number for number, code in CODES.items() if code == error.code)
+        return error.code
     return None
 
 
 def _run_here(planned: Planned, job: Checked, account: Account) -> None:
     try:
         run_one(job)
-    except (Interrupted, KeyboardInterrupt) as error:
-        state = standing_of(planned.folder).state
-        account.end(planned, state if state == FINISHED else INTERRUPTED, getattr(error, "code", 130), str(error))
+    except Interrupted as error:  # it may have come when all but W&B was done
+        finished = standing_of(planned.folder).state == FINISHED
+        account.end(planned, FINISHED if finished else INTERRUPTED, error.code, str(error))
         raise
     except RlexpError as error:
         report(error)
@@ -101,8 +99,8 @@ def _run_here(planned: Planned, job: Checked, account: Account) -> None:
 # --------------------------------------------------------------------------------------------------------- side by side
 
 
-def _side_by_side(due: Due, at_once: int, plan: Plan, account: Account) -> signal.Signals | None:
-    """Returns the signal that stopped the sweep, or None."""
+def _side_by_side(due: Due, at_once: int, plan: Plan, account: Account) -> int | None:
+    """Returns the exit code of a sweep that a signal stopped, or None."""
 
     def ended(i: int, status: int) -> None:
         planned = due[i][0]
@@ -115,7 +113,8 @@ def _side_by_side(due: Due, at_once: int, plan: Plan, account: Account) -> signa
     quiet = [[*job.overrides, *(["display=plain"] if job.config["display"] == "live" else [])] for _, job in due]
     commands = [job_command(planned.name, words) for (planned, _), words in zip(due, quiet, strict=True)]
     logs = [plan.log(planned) for planned, _ in due]
-    return run_side_by_side(commands, logs, at_once, lambda i: account.begin(due[i][0]), ended)
+    received = run_side_by_side(commands, logs, at_once, lambda i: account.begin(due[i][0]), ended)
+    return None if received is None else CODES[received]
 
 
 class End(NamedTuple):
