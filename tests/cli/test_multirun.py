@@ -177,6 +177,8 @@ def test_jobs_with_processes_of_their_own(
     assert ": 2 runs, 2 at once, time unknown" in shown.err
     assert re.search(r"^  job 2  failed  .* s1  killed by SIGKILL \(by a person, or", shown.err, re.MULTILINE)
     assert re.match(r"finished: final return .*/s0\n$", shown.out)
+    (log,) = (tmp_path / "outputs" / ".multirun").glob("*/job_1.log")
+    assert re.search(r"^ *\d+% +\d+ steps", log.read_text(), re.MULTILINE)  # plain lines: no terminal, no live table
     (killed,) = (tmp_path / "outputs").glob("*/*/s1")
     status = read_status(killed)
     assert (status["state"], status["exit_code"]) == ("failed", 137)
@@ -210,7 +212,7 @@ def test_twelve_jobs_of_which_one_raises_one_is_killed_and_one_turns_non_finite(
         stand = standing_of(runs[f"optimizer.learning_rate={job}"])
         assert (stand.state, stand.exit_code) == ("failed", codes[fault])
 
-    check_wandb(runs, {f"optimizer.learning_rate={job}" for job in faulty})
+    check_wandb(runs, {f"optimizer.learning_rate={job}" for job in faulty}, groups=3)
     alone = run_alone(tmp_path, monkeypatch, "seed=2", "optimizer.learning_rate=0.0003")
     assert rows_of(alone) == rows_of(runs["optimizer.learning_rate=0.0003 s2"]) != []
     before = {name: (path / "status.json").stat().st_mtime_ns for name, path in runs.items()}
@@ -223,7 +225,7 @@ def test_twelve_jobs_of_which_one_raises_one_is_killed_and_one_turns_non_finite(
     assert set(begun) == set(faulty)
     after = {name: (path / "status.json").stat().st_mtime_ns for name, path in runs.items()}
     assert {name.partition("=")[2] for name in names if before[name] != after[name]} == set(faulty)
-    check_wandb(runs, set())
+    check_wandb(runs, set(), groups=3)
     assert status_command([str(outputs)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "12 runs: 12 finished"
 
@@ -235,7 +237,7 @@ def run_alone(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) ->
     return run_in(folder / "alone", *OVERRIDES, "logger=local", "display=none", *overrides)
 
 
-def check_wandb(runs: dict[str, Path], failed: set[str]) -> None:
+def check_wandb(runs: dict[str, Path], failed: set[str], groups: int) -> None:
     """One W&B run for each, as its own reader shows them: group, name, configuration, rows and how it ended."""
     for folder in runs.values():
         wait_for(lambda folder=folder: mirrored(folder), seconds=120)
@@ -244,13 +246,36 @@ def check_wandb(runs: dict[str, Path], failed: set[str]) -> None:
     assert len(folders) == len(seen) == len(runs)
     assert set(seen) == set(runs)
     assert len({run["run"]["run_id"] for run in seen.values()}) == len(runs)
-    assert len({run["run"]["run_group"] for run in seen.values()}) == 3
+    assert len({run["run"]["run_group"] for run in seen.values()}) == groups
     for name, folder in runs.items():
         run, config = seen[name]["run"], seen[name]["run"]["config"]["update"]
         assert run["run_group"] == folder.parent.name
         assert name == f"optimizer.learning_rate={config['optimizer']['learning_rate']} s{config['seed']}"
         assert (seen[name]["exits"] != [0]) == (name in failed)
         assert [row["seq"] for row in seen[name]["rows"]] == list(range(len(seen[name]["rows"])))
+
+
+@pytest.mark.slow
+def test_jobs_of_one_process_have_wandb_runs_of_their_own_also_after_one_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = experiment_run.build
+
+    def as_if_alone(config: Any, *rest: Any) -> Any:
+        monkeypatch.setattr(sys, "argv", ["rlexp", f"seed={config['seed']}"])
+        return build(config, *rest)
+
+    rates = "optimizer.learning_rate=0.001,0.0001"
+    line = ["-m", "seed=0,1", rates, *write_package(tmp_path), "logger.wandb.mode=offline", "display=none"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RLEXP_CONF_DIR", "my_conf")
+    monkeypatch.setenv("FAULTS", "raise:seed=0")
+    monkeypatch.setattr(experiment_run, "build", as_if_alone)
+    assert main_command(line) == 3
+    runs = {read_json(path)["name"]: path.parent for path in (tmp_path / "outputs").glob("*/*/s*/run.json")}
+    failed = {"optimizer.learning_rate=0.001 s0", "optimizer.learning_rate=0.0001 s0"}
+    assert set(runs) == failed | {name.replace("s0", "s1") for name in failed}
+    check_wandb(runs, failed, groups=2)
 
 
 @pytest.mark.slow

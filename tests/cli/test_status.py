@@ -12,6 +12,7 @@ import pytest
 
 from rlexp.cli.status import command
 from rlexp.errors import ConfigError, StorageError
+from rlexp.experiment import standing
 from rlexp.experiment.pace import Pace, clock, seconds_left
 from rlexp.experiment.plans import Planned, read_plan, write_plan
 from rlexp.experiment.standing import standing_of
@@ -108,6 +109,19 @@ def test_what_holds_no_run_is_refused(tmp_path: Path) -> None:
         command([str(tmp_path / "nothing")])
     with pytest.raises(ConfigError, match="unrecognized arguments: --what; see rlexp-status --help"):
         command(["--what"])
+
+
+def test_a_run_that_ends_while_it_is_read_is_not_taken_for_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tmp_path / "s0", {"state": "running"})
+
+    def ends_now(directory: Path) -> bool:
+        write_json(directory / "status.json", FINISHED)
+        return False
+
+    monkeypatch.setattr(standing, "is_locked", ends_now)
+    assert standing_of(folder).state == "finished"
 
 
 def test_damaged_files_are_as_if_they_were_not_there(tmp_path: Path) -> None:
