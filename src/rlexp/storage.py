@@ -85,6 +85,13 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         _sync_directory(path.parent)
 
 
+def open_log(path: Path) -> int:
+    """An empty file for what a process says; returns its descriptor, which the caller closes."""
+    with _as_storage_error(path):
+        _operation("open", path)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o640)
+
+
 def copy_tree(source: Path, destination: Path) -> None:
     """Copy a file or the files of a tree, each atomically. Nothing happens where there is no source."""
     if source.is_dir():
@@ -348,23 +355,48 @@ def _key(key: Any) -> Any:
 # --------------------------------------------------------------------------------------------------------------- lock
 
 
+GLANCE = 0.2  # seconds that a lock is tried for: `is_locked` of another process holds it for some microseconds
+
+
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold a directory for this process. The kernel drops the lock when the process ends, however it ends.
 
-    Raises StorageError, at once and with the owner's name, where another process holds it.
+    Raises StorageError, with the owner's name, where another process holds it.
     """
     path = directory / "lock"
     with _as_storage_error(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o640)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locks(descriptor, fcntl.LOCK_EX, GLANCE):
             owner = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-            raise StorageError(f"{directory} is in use by {owner}; wait for it, or choose another seed") from None
+            raise StorageError(f"{directory} is in use by {owner}; wait for it, or choose another seed")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process holds a directory now. Makes nothing, and hinders nobody who wants to hold it."""
+    try:
+        descriptor = os.open(directory / "lock", os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:  # nobody ever held it
+        return False
+    try:
+        return not _locks(descriptor, fcntl.LOCK_SH, 0.0)
+    finally:
+        os.close(descriptor)
+
+
+def _locks(descriptor: int, kind: int, patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.005)

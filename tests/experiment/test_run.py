@@ -201,7 +201,7 @@ def test_a_failing_job_does_not_sink_the_sweep(
     assert main_command(line) == 3
     shown = capsys.readouterr()
     assert shown.out.count("finished:") == 2
-    assert "failed: job 2 of 3" in shown.err
+    assert re.search(r"^  job 2  failed  .* s1  the lake thawed$", shown.err, re.MULTILINE)
     monkeypatch.undo()
     assert main_command(line) == 0
     assert capsys.readouterr().out.count("finished already:") == 2

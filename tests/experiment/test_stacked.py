@@ -9,6 +9,8 @@ import torch
 
 from rlexp.errors import ConfigError, NonFiniteError
 from rlexp.experiment.jobs import checked_jobs
+from rlexp.experiment.standing import standings
+from rlexp.experiment.status import read_results
 from rlexp.storage import load_tree, read_json
 from rlexp.streams import derive_seed
 from tests.experiment.support import TINY, rows_of, run_in
@@ -32,6 +34,10 @@ def stacked(tmp_path: Path, *overrides: str, seeds: list[int] = SEEDS) -> Path:
 @pytest.mark.parametrize("case", CASES)
 def test_each_seed_equals_itself_alone(case: str, tmp_path: Path) -> None:
     together = stacked(tmp_path, "env=cartpole", *CASES[case])
+    standing = {one.folder.name: one for one in standings(together)[0]}
+    assert list(standing) == [together.name, "s0", "s3", "s7"]
+    assert {one.state for one in standing.values()} == {"finished"}
+    assert read_results(together).keys() == set(SEEDS)
     for seed in SEEDS:
         single = run_in(tmp_path, *TINY, f"seed={seed}", "env=cartpole", *CASES[case])
         folder = together / f"s{seed}"

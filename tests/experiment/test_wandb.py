@@ -4,7 +4,6 @@ Runs are tiny and in this process where they are not to be killed.
 """
 
 import contextlib
-import json
 import math
 import os
 import re
@@ -13,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +23,14 @@ from rlexp.cli import sync as sync_cli
 from rlexp.errors import ConfigError, NonFiniteError, ResourceError, StorageError
 from rlexp.experiment import wandb_mirror, wandb_process
 from rlexp.storage import RowLog, locked, read_json, read_rows, write_json
+from tests.experiment.wandb_runs import inspect, mirrored, no_account, wait_for, wandb_folders, without
 from tests.experiment.wandb_server import answering_server
+
+__all__ = ["no_account"]  # a fixture for every test here
 
 TINY = ["env=probe_1", "algorithm=ppo", "experience.rollout_length=16", "evaluation.final_episodes=2"]
 TINY += ["evaluation.episodes=1", "algorithm.num_epochs=1", "algorithm.num_minibatches=1", "display=plain"]
 KEY = "0123456789" * 4
-ADDED_BY_WANDB = ("_runtime", "_step", "_timestamp")
-
-
-@pytest.fixture(autouse=True)
-def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No key, no settings and no server of the person who runs the tests, and none of an earlier test."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    for name in set(os.environ) - set(clean):
-        monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("NETRC", str(home / "no-netrc"))
-    for name in wandb_process.QUIET:  # set by what is tested: put back afterwards
-        monkeypatch.setenv(name, wandb_process.QUIET[name])
-    yield
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()  # W&B keeps the environment that it saw first
 
 
 def run_of(outputs: Path) -> Path:
@@ -59,45 +43,10 @@ def rlexp(outputs: Path, *overrides: str) -> Path:
     return run_of(outputs)
 
 
-def wandb_folders(outputs: Path) -> list[Path]:
-    return sorted((outputs / "wandb").glob("*run-*"))
-
-
-def inspect(folder: Path) -> dict[str, Any]:
-    """What `wandb leet inspect` reads: the run's record, the rows as they were logged, the exit code."""
-    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    records = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    (run,) = (record["run"] for record in records if record["type"] == "run")
-    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
-    metrics = [record["metric"] for record in records if record["type"] == "metric"]
-    exits = [record["exit"].get("exit_code", 0) for record in records if record["type"] == "exit"]
-    return {"run": run, "rows": [without(row, *ADDED_BY_WANDB) for row in rows], "metrics": metrics, "exits": exits}
-
-
-def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in names}
-
-
 def untimed(directory: Path) -> list[dict[str, Any]]:
     """The training rows but for their times."""
     rows = read_rows(directory / "rows.jsonl")
     return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 40.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-    return value
-
-
-def mirrored(directory: Path) -> dict[str, Any] | None:
-    """wandb.json once the mirror has ended."""
-    path = directory / "wandb.json"
-    heard = read_json(path) if path.exists() else {}
-    return heard if "exit_code" in heard or "error" in heard else None
 
 
 @contextlib.contextmanager

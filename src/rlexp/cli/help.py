@@ -9,7 +9,9 @@ rlexp: run a reinforcement-learning experiment from a configuration.
                                                   other values: GROUP.KEY=VALUE
   rlexp experiment=dqn_cartpole                   a tuned preset
   rlexp env.id=MountainCarContinuous-v0           any Gymnasium environment
-  rlexp -m seed=0,1,2                             a sweep: every combination of the values
+  rlexp -m seed=0,1,2                             a sweep: every combination of the values, one after the other
+  rlexp -m seed=0,1,2 hydra/launcher=joblib hydra.launcher.n_jobs=2
+                                                  side by side, each in a process of its own (n_jobs: one a core)
   rlexp --cfg job                                 show the composed configuration, run nothing
 
   The same command again continues an interrupted run and says that a finished one is finished.
@@ -17,6 +19,7 @@ rlexp: run a reinforcement-learning experiment from a configuration.
 
   rlexp-check ...                                 the same command line, checked and not run
   rlexp-evaluate RUN --episodes 200               evaluate a saved run
+  rlexp-status outputs                            which runs are finished, running, failed, killed or waiting
   rlexp-sync RUN...                               make the W&B runs anew from the rows
 
 groups (list the choices with an unknown one, such as env=?):

@@ -34,8 +34,9 @@ def command(arguments: Sequence[str]) -> int:
     jobs = checked_jobs(overrides, multirun=options.multirun, config_dir=options.config_dir)
     if options.multirun:
         from rlexp.cli.multirun import run_all
+        from rlexp.experiment.launcher import split_launcher
 
-        return run_all(jobs)
+        return run_all(jobs, split_launcher(overrides, multirun=True)[0], arguments)
     from rlexp.experiment.session import run_one
 
     run_one(jobs[0])
@@ -63,9 +64,11 @@ def show(options: argparse.Namespace, overrides: list[str]) -> int:
     import yaml
 
     from rlexp.experiment.compose import compose_jobs, use_config_dir
+    from rlexp.experiment.launcher import split_launcher
 
     use_config_dir(options.config_dir)
-    for job in compose_jobs(overrides, multirun=options.multirun):
+    _, rest = split_launcher(overrides, multirun=options.multirun)
+    for job in compose_jobs(rest, multirun=options.multirun):
         sys.stdout.write(yaml.safe_dump(job.config, sort_keys=False))
     return 0
 

@@ -29,6 +29,7 @@ class Checked:
     spec: EnvSpec
     schema: Schema
     overrides: tuple[str, ...] = ()
+    name: str = ""  # what a sweep calls the job; empty: it is called by all that was changed
 
 
 def installed_plugins() -> list[str]:

@@ -87,11 +87,11 @@ def compose_jobs(arguments: Sequence[str], *, multirun: bool = False) -> list[Co
         return [Composed(_compose(batch), tuple(words)) for batch, words in zip(batches, typed, strict=True)]
 
 
-def hydra_overrides(arguments: Sequence[str]) -> list[str]:
-    """Those of the arguments that steer Hydra itself (`hydra/launcher=joblib`)."""
+def split_hydra(arguments: Sequence[str]) -> tuple[list[Override], list[str]]:
+    """Those of the arguments that steer Hydra itself (`hydra/launcher=joblib`), and the others as they were typed."""
     with _readable_errors():
-        parsed = OverridesParser.create().parse_overrides(list(arguments))
-    return [override.input_line or "" for override in parsed if _is_hydra(override)]
+        parsed = _parse(arguments)
+    return [o for o in parsed if _is_hydra(o)], [o.input_line or "" for o in parsed if not _is_hydra(o)]
 
 
 @contextmanager

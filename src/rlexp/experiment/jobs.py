@@ -1,20 +1,31 @@
 """From the words of a command line to checked jobs."""
 
+import dataclasses
 from collections.abc import Sequence
 
-from rlexp.errors import ConfigError
 from rlexp.experiment.check import Checked, check
-from rlexp.experiment.compose import Composed, compose_jobs, hydra_overrides, use_config_dir
+from rlexp.experiment.compose import Composed, compose_jobs, use_config_dir
 from rlexp.experiment.extend import extended_config
+from rlexp.experiment.launcher import split_launcher
+from rlexp.experiment.plans import job_names, refuse_duplicates
+from rlexp.experiment.run import choose_directory
 
 
 def checked_jobs(overrides: Sequence[str], *, multirun: bool, config_dir: str | None = None) -> list[Checked]:
-    """Compose and check every job; raises ConfigError for the first that cannot run. Nothing is written."""
+    """Compose and check every job; raises ConfigError for the first that cannot run. Nothing is written.
+
+    What chooses a launcher is checked and has no other effect here. Jobs of a sweep get their names, and no two of
+    them are the same run.
+    """
     use_config_dir(config_dir)
-    for override in hydra_overrides(overrides):
-        if override.startswith(("hydra/launcher", "hydra/sweeper")):
-            raise ConfigError(f"{override}: the jobs of a sweep run one after the other; leave it out")
-    return [checked_job(job) for job in compose_jobs(overrides, multirun=multirun)]
+    _, rest = split_launcher(overrides, multirun=multirun)
+    jobs = [checked_job(job) for job in compose_jobs(rest, multirun=multirun)]
+    if not multirun:
+        return jobs
+    words = [job.overrides for job in jobs]
+    refuse_duplicates([choose_directory(job.config) for job in jobs], words)
+    names = job_names(words, [job.config["seed"] for job in jobs])
+    return [dataclasses.replace(job, name=name) for job, name in zip(jobs, names, strict=True)]
 
 
 def checked_job(job: Composed) -> Checked:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ from rlexp.experiment.provenance import provenance
 from rlexp.experiment.rows import Row, Rows
 from rlexp.experiment.sessions import Sessions
 from rlexp.experiment.signals import Signals, watched
-from rlexp.experiment.status import FAILED, FINISHED, INTERRUPTED, RUNNING, read_status
+from rlexp.experiment.status import FAILED, FINISHED, INTERRUPTED, RUNNING, read_results, read_status
 from rlexp.experiment.wandb_mirror import Mirror, new_id
 from rlexp.storage import RowLog, locked, make_directory, reap_unfinished, write_atomic, write_json
 from rlexp.types import Callback, Progress
@@ -59,8 +60,7 @@ def run(checked: Checked, display: Display) -> Outcome:
     make_directory(directory)
     with locked(directory):
         if read_status(directory).get("state") == FINISHED:
-            results = {seed: read_status(folder).get("results", {}) for seed, folder in folders.items()}
-            return Outcome(directory, results, was_finished=True)
+            return Outcome(directory, read_results(directory), was_finished=True)
         torch.set_num_threads(config["execution"]["threads"])
         _describe(checked, directory, folders)
         _record(directory, folders, {"state": RUNNING})
@@ -104,11 +104,12 @@ def _describe(checked: Checked, directory: Path, folders: Mapping[int, Path]) ->
         **provenance(sys.argv, torch.device(config["device"])),
     }
     if config["seeds"] is not None:
-        _write_once(directory, config, {"seeds": config["seeds"], **identity})
+        name = f"{human_name(checked.overrides, 0).rpartition(' ')[0]} seeds={config['seeds']}"
+        _write_once(directory, config, {"name": name, "seeds": config["seeds"], **identity})
     for seed, folder in folders.items():
         for name in ("weights", "evaluations"):
             make_directory(folder / name)
-        of_seed = {"name": human_name(checked.overrides, seed), "seed": seed, "wandb_id": new_id()}
+        of_seed = {"name": checked.name or human_name(checked.overrides, seed), "seed": seed, "wandb_id": new_id()}
         _write_once(folder, alone(config, seed), {**of_seed, **identity})
 
 
@@ -259,7 +260,10 @@ def _finish(directory: Path, folders: Mapping[int, Path], results: Results, fail
         named = "; ".join(f"seed {seed}: {message}" for seed, message in failures.messages.items())
         raise NonFiniteError(f"{named}; the other seeds finished")
     if directory not in folders.values():
-        write_json(directory / "status.json", {"state": FINISHED, "exit_code": 0})
+        returns = [of_seed["final"]["return"] for of_seed in results.values()]
+        mean = {"final": {"return": statistics.fmean(returns)}} if returns else {}
+        done = {"state": FINISHED, "exit_code": 0, "results": mean, "seeds": results}
+        write_json(directory / "status.json", done)
 
 
 def _record(directory: Path, folders: Mapping[int, Path], status: Mapping[str, Any]) -> None:

@@ -12,7 +12,8 @@ from rlexp.experiment.run import Outcome, Results, run
 def run_one(checked: Checked) -> Outcome:
     """Run a checked job with its display; the result's line goes to stdout."""
     config = checked.config
-    display = Display(config["display"], f"{family_name(config)}  {human_name(checked.overrides, config['seed'])}")
+    name = checked.name or human_name(checked.overrides, config["seed"])
+    display = Display(config["display"], f"{family_name(config)}  {name}")
     display.show_config(config)
     outcome = run(checked, display)
     sys.stdout.write(result_line(outcome) + "\n")

@@ -36,14 +36,21 @@ class Signals:
 def watched() -> Iterator[Signals]:
     """Handle the signals of a user (Ctrl-C) and of schedulers (SIGTERM, SIGUSR1) inside the block."""
     signals = Signals()
+    with handled(signals._handle):
+        yield signals
+
+
+@contextmanager
+def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Inside the block those signals call `handler`; afterwards what they called before."""
     before: dict[signal.Signals, Callable[..., Any] | int | None] = {}
     try:
         for number in CODES:
-            before[number] = signal.signal(number, signals._handle)
+            before[number] = signal.signal(number, handler)
     except ValueError:  # not the main thread: a caller's own code runs experiments there and keeps its handlers
         pass
     try:
-        yield signals
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)

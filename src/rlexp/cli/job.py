@@ -1,0 +1,40 @@
+"""One job of a sweep in a process of its own: `python -m rlexp.cli.job NAME OVERRIDE...`, started by `rlexp -m`.
+
+Its standard input is a pipe that the sweep holds open: when that ends, whatever became of the sweep, the job is told to
+save and stop.
+"""
+
+import dataclasses
+import os
+import signal
+import sys
+import threading
+
+from rlexp.cli.common import guarded
+
+
+def main() -> None:
+    """The process; its exit code is that of the run."""
+    threading.Thread(target=_stop_with_the_sweep, name="watch", daemon=True).start()
+    name, *overrides = sys.argv[1:]
+    sys.argv = ["rlexp", *overrides]  # what run.json says of how the run was made
+    sys.exit(guarded(lambda: _run(name, overrides)))
+
+
+def _stop_with_the_sweep() -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run(name: str, overrides: list[str]) -> int:
+    from rlexp.experiment.jobs import checked_jobs
+    from rlexp.experiment.session import run_one
+
+    (job,) = checked_jobs(overrides, multirun=False)
+    run_one(dataclasses.replace(job, name=name))
+    return 0
+
+
+if __name__ == "__main__":
+    main()
