@@ -66,6 +66,13 @@ MUTATED = {
     "ppo": ["algorithm=ppo", "total_env_steps=900", "experience.rollout_length=30", "algorithm.num_epochs=1"],
     "dqn": ["algorithm=dqn", "total_env_steps=900", "experience.learning_starts=200", "experience.capacity=1000"],
 }
+MUTATED["a2c"] = ["algorithm=a2c", "total_env_steps=900", "algorithm.shared_encoder=true"]
+MUTATED["reinforce"] = [
+    "algorithm=reinforce",
+    "total_env_steps=900",
+    "experience.num_episodes=2",
+    "experience.num_envs=2",
+]
 MUTATED["ppo"] += ["experience.num_envs=2"]
 MUTATED["dqn"] += ["experience.updates_per_collection=3", "env.time_limit=13"]
 COMMON = ["checkpoint.interval=300", "checkpoint.keep=20", "logger.interval=130", "evaluation.interval=300"]

@@ -6,7 +6,7 @@ them again and compares the observation. The successor of a step is never the ob
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -80,10 +80,11 @@ class SyncVector:
             for i in range(self.num_envs):
                 self._begin_episode(i)
 
-    def step(self, actions: np.ndarray) -> Step:
+    def step(self, actions: np.ndarray, active: Sequence[bool] | np.ndarray | None = None) -> Step:
         """Step every environment; those that ended begin their next episode.
 
         actions: [B] integers, or [B, *A] real numbers, which are clipped to the space's bounds.
+        active: [B], which environments to step; the others stay as they are, and so do their rows of the answer.
         Raises EnvironmentFailure with the environment, episode seed and step where one raises.
         """
         reward, terminated, truncated, successor = self._step
@@ -91,6 +92,8 @@ class SyncVector:
         i = 0
         try:
             for i, (env, action) in enumerate(zip(self._envs, self._to_env(actions), strict=True)):
+                if active is not None and not active[i]:
+                    continue
                 observed, gain, ended, cut, _ = env.step(action)
                 self._actions[i].append(action)
                 self._return[i] += float(gain)

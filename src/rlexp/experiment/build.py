@@ -45,14 +45,15 @@ def build(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Parts:
     clock = Clock()
     vector: SyncVector | None = None
 
-    def make_collector() -> Collector:
+    def make_training_vector() -> SyncVector:
         nonlocal vector
         seed, num_envs = config["seed"], config["experience"]["num_envs"]
         vector = make_vector(config, spec, num_envs, lambda i, k: derive_seed(seed, "environment", i, k))
-        return Collector(vector, seed, clock)
+        return vector
 
     makers = {
-        "collector": make_collector,
+        "collector": lambda: Collector(make_training_vector(), config["seed"], clock),
+        "vector": make_training_vector,
         "clock": lambda: clock,
         "seed": lambda: config["seed"],
         "model": lambda: read_model(spec, config["env"]["kwargs"]),
@@ -86,6 +87,7 @@ def make_algorithm(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> 
         "policy": lambda: family_of(spec.action),
         "estimator": lambda: schema.make(config["estimator"], "estimator"),
         "exploration": lambda: schema.make(config["exploration"], "exploration"),
+        "baseline": lambda: schema.make(config["baseline"], "baseline") if config["baseline"] is not None else None,
     }
     algorithm: Algorithm = _make_given(config, "algorithm", schema, makers)
     return algorithm
@@ -95,7 +97,14 @@ def make_networks(
     config: Mapping[str, Any], spec: EnvSpec, schema: Schema, algorithm: Algorithm
 ) -> dict[str, nn.Module]:
     encoder = schema.make(config["network"], "network") if config["network"] is not None else None
-    return algorithm.networks(spec, encoder)
+    networks = algorithm.networks(spec, encoder)
+    for name, module in networks.items():
+        if not any(True for _ in module.parameters()):
+            raise ConfigError(
+                f"network {type(encoder).__name__}: '{name}' would have no parameters to learn; choose another network "
+                "or set algorithm.shared_encoder=false"
+            )
+    return networks
 
 
 def make_optimizations(

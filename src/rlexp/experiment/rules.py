@@ -60,8 +60,9 @@ def needed_part(c: Choice) -> str | None:
 
 def unused_part(c: Choice) -> str | None:
     """A part is chosen that the algorithm does not use: it would have no effect."""
-    for group in ("estimator", "exploration", "network", "optimizer"):
-        if c.config[group] is not None and group not in c.algorithm.needs:
+    used = c.algorithm.needs | getattr(c.algorithm, "optional", frozenset())
+    for group in ("estimator", "baseline", "exploration", "network", "optimizer"):
+        if c.config[group] is not None and group not in used:
             return f"{c.algorithm.__name__} does not use {group}; set {group}=none"
     return None
 
@@ -126,6 +127,14 @@ def rollout_fits(c: Choice) -> str | None:
         f"one rollout of {length} x {num_envs} steps is longer than total_env_steps={c.config['total_env_steps']}; "
         "lower experience.rollout_length or experience.num_envs"
     )
+
+
+def episodes_divide(c: Choice) -> str | None:
+    """The episodes of a batch do not divide among the environments, each of which plays its share."""
+    episodes, num_envs = _get(c, "experience", "num_episodes"), _get(c, "experience", "num_envs")
+    if episodes is None or episodes % num_envs == 0:
+        return None
+    return f"experience.num_episodes={episodes} does not divide by experience.num_envs={num_envs}; change one of them"
 
 
 def batch_fits_buffer(c: Choice) -> str | None:
@@ -199,6 +208,7 @@ RULES: tuple[Callable[[Choice], str | None], ...] = (
     network_input,
     minibatches,
     rollout_fits,
+    episodes_divide,
     batch_fits_buffer,
     collection_divides,
     collection_fits_buffer,
