@@ -7,6 +7,7 @@ import torch
 from torch import distributions
 
 from rlexp.algorithms.reinforce import REINFORCE
+from rlexp.functional.baselines import baseline as declares
 from rlexp.functional.baselines import value as value_baseline
 from rlexp.functional.distributions import Categorical
 from rlexp.types import Transition
@@ -72,24 +73,36 @@ RETURNS = {"none": {(0, 0): 3, (1, 0): 4, (2, 0): 4, (0, 1): 10, (1, 1): 4}}
 RETURNS["value"] = {**RETURNS["none"], (0, 1): 11.5, (1, 1): 7}
 
 
+RETURNS["forgetful"] = RETURNS["value"]
+
+
+@declares(uses_value=True)
+def forgetful(returns, value, time, valid) -> torch.Tensor:
+    """A baseline of one's own that hands back what it was given; it must not carry a gradient."""
+    return value
+
+
+BASELINES = {"none": None, "value": value_baseline, "forgetful": forgetful}
+
+
 def make(baseline: str) -> REINFORCE:
-    return REINFORCE(Categorical(3), {"none": None, "value": value_baseline}[baseline], gamma=0.5, entropy_coef=0.3)
+    return REINFORCE(Categorical(3), BASELINES[baseline], gamma=0.5, entropy_coef=0.3)
 
 
-@pytest.mark.parametrize("baseline", ["none", "value"])
+@pytest.mark.parametrize("baseline", BASELINES)
 def test_the_loss_and_its_gradient_are_the_equation(baseline: str) -> None:
     logits, slope = LOGITS.clone().requires_grad_(), torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     nets = SimpleNamespace(actor=lambda observation: logits)
-    if baseline == "value":
+    if baseline != "none":
         nets.critic = lambda observation: slope * observation[..., 0]
     loss, metrics = make(baseline).loss(nets, EPISODES)
     policy = distributions.Categorical(logits=LOGITS)
     log_prob, entropy = policy.log_prob(EPISODES.action), policy.entropy()
     returns = RETURNS[baseline]
-    v = {(t, n): VALUE[int(EPISODES.observation[t, n])] if baseline == "value" else 0.0 for t, n in returns}
+    v = {(t, n): VALUE[int(EPISODES.observation[t, n])] if baseline != "none" else 0.0 for t, n in returns}
     actor = -sum(float(log_prob[place]) * (returns[place] - v[place]) for place in returns) / 2
     bonus = 0.3 * sum(float(entropy[place]) for place in returns) / 2
-    critic = sum((v[place] - returns[place]) ** 2 for place in returns) / 10 if baseline == "value" else 0.0
+    critic = sum((v[place] - returns[place]) ** 2 for place in returns) / 10 if baseline != "none" else 0.0
     assert loss.item() == pytest.approx(actor - bonus + critic)
     assert metrics["loss/actor"].item() == pytest.approx(actor)
     assert metrics["policy/entropy"].item() == pytest.approx(sum(float(entropy[place]) for place in returns) / 5)
@@ -101,7 +114,7 @@ def test_the_loss_and_its_gradient_are_the_equation(baseline: str) -> None:
         score = (indicator - policy.probs)[place] * (returns[place] - v[place])
         expected[place] = -(score + 0.3 * of_entropy[place]) / 2
     torch.testing.assert_close(of_logits, expected)  # nothing from the padding
-    if baseline == "value":
+    if baseline != "none":
         assert metrics["loss/critic"].item() == pytest.approx(critic)
         assert metrics["value/mean"].item() == pytest.approx(3)
         assert metrics["value/target"].item() == pytest.approx((3 + 4 + 4 + 11.5 + 7) / 5)

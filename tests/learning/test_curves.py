@@ -13,6 +13,7 @@ BARS = {
     "reinforce_cartpole": 450.0,
     "dqn_cartpole": 475.0,
     "ppo_acrobot": -90.0,
+    "a2c_acrobot": -90.0,
 }
 
 

@@ -117,7 +117,7 @@ LEARNERS = {
     "a2c": ("algorithm=a2c", "total_env_steps=6400", "experience.num_envs=32", "optimizer.learning_rate=1e-2"),
     "ppo, shared encoder": (
         "algorithm=ppo", "algorithm.shared_encoder=true", "total_env_steps=2400", "experience.rollout_length=25",
-        "optimizer.learning_rate=3e-3",
+        "optimizer.learning_rate=3e-3", "algorithm.num_epochs=5",
     ),
 }  # fmt: skip
 

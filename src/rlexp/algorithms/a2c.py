@@ -39,7 +39,7 @@ class A2C:
     IMPALA.
     Departures from the paper: means over the rollout, where the paper sums; actor and critic may have a torso each;
     each network has its own bound on the gradient's norm; a truncated step bootstraps; the estimator may be another.
-    Runs: `experiment=a2c_cartpole`.
+    Runs: `experiment=a2c_cartpole`, `experiment=a2c_acrobot`.
     """
 
     policy: PolicyFamily
