@@ -34,6 +34,14 @@ BASES: dict[str, list[str]] = {
     "ppo": [],
     "ppo_n_step": ["estimator=n_step"],
     "dqn": ["algorithm=dqn"],
+    "a2c": ["algorithm=a2c"],
+    "reinforce": ["algorithm=reinforce"],
+    "cnn": [
+        "env.id=Image-v0",
+        "env.declared={of: Image-v0, observation: {kind: box, shape: [8, 8, 1]}, action: {kind: "
+        "discrete, n: 2}, time_limit: 10, has_model: false}",
+        "network=cnn",
+    ],
     "value_iteration": ["algorithm=value_iteration", "env=taxi"],
     "rmsprop": ["optimizer=rmsprop"],
     "sgd": ["optimizer=sgd"],
@@ -160,9 +168,9 @@ def ranges(config: Mapping[str, Any]) -> Iterator[tuple[str, Range]]:
 
 
 def unknown_choices() -> Iterator[Fault]:
-    for group in ("algorithm", "env", "experience", "estimator", "exploration", "network", "optimizer", "evaluation"):
+    for group in ("algorithm", "env", "experience", "estimator", "baseline", "network", "optimizer", "evaluation"):
         yield Fault("unknown choice", [f"{group}=nonsense"])
-    for group in ("logger", "execution", "debug", "experiment"):
+    for group in ("exploration", "logger", "execution", "debug", "experiment"):
         yield Fault("unknown choice", [f"{group}=nonsense"])
     for typo in ("algorithm=pp", "algorithm=dqnn", "env=cartpol", "network=mpl", "experiment=dqn_cartpol"):
         yield Fault("unknown choice", [typo])
@@ -170,25 +178,46 @@ def unknown_choices() -> Iterator[Fault]:
 
 PAIRS: dict[str, list[list[str]]] = {
     "action_space": [["algorithm=dqn", "env=pendulum"], ["algorithm=dqn", "env.id=MountainCarContinuous-v0"]],
-    "experience_kind": [["experience=replay"], ["algorithm=dqn", "experience=rollout"], ["experience=sweep"]],
+    "experience_kind": [
+        ["experience=replay"],
+        ["algorithm=dqn", "experience=rollout"],
+        ["experience=sweep"],
+        ["algorithm=a2c", "experience=episodes"],
+        ["algorithm=reinforce", "experience=short_rollout"],
+    ],
     "needs_model": [["algorithm=value_iteration"], ["algorithm=value_iteration", "env=acrobot"]],
+    "episodes_alone": [
+        ["algorithm=reinforce", "seeds=[0,1]"],
+        ["algorithm=reinforce", "execution.vector=async"],
+    ],
     "seeds_of_a_sweep": [["algorithm=value_iteration", "env=taxi", "seeds=[0,1]"]],
     "needed_part": [["estimator=none"], ["network=none"], ["optimizer=none"], ["algorithm=dqn", "exploration=none"]],
-    "unused_part": [["exploration=epsilon_greedy"], ["algorithm=value_iteration", "env=taxi", "estimator=gae"]],
+    "unused_part": [
+        ["exploration=epsilon_greedy"],
+        ["algorithm=value_iteration", "env=taxi", "estimator=gae"],
+        ["baseline=value"],
+        ["algorithm=reinforce", "estimator=gae"],
+        ["algorithm=a2c", "baseline=value"],
+    ],
     "estimator_input": [
         ["++plugins=[config_faults]", "estimator._target_=config_faults.needs_q", "~estimator.lambda_"]
     ],
     "estimator_horizon": [
         ["estimator=n_step", "estimator.n_step=126"],
         ["algorithm=dqn", "estimator=n_step", "experience.sequence_length=4"],
+        ["algorithm=a2c", "estimator.n_step=6"],
     ],
-    "network_input": [["network=table"], ["algorithm=dqn", "network=table", "env=acrobot"]],
+    "network_input": [["network=cnn"], ["network=table"], ["algorithm=dqn", "network=table", "env=acrobot"]],
     "minibatches": [
         ["algorithm.num_minibatches=3"],
         ["algorithm.num_minibatches=1000"],
         ["experience.num_envs=1", "algorithm.num_minibatches=3"],
     ],
     "rollout_fits": [["total_env_steps=999"], ["experience.rollout_length=100000"]],
+    "episodes_divide": [
+        ["algorithm=reinforce", "experience.num_envs=3"],
+        ["algorithm=reinforce", "experience.num_episodes=4"],
+    ],
     "batch_fits_buffer": [["algorithm=dqn", "experience.batch_size=10001"]],
     "collection_divides": [["algorithm=dqn", "experience.num_envs=3"]],
     "sequence_fits_buffer": [
@@ -247,6 +276,10 @@ OTHERS = [
     ["algorithm.clip_ratio={_target_: rlexp.functional.schedules.linear, start: 0.2}"],
     ["total_env_steps=1e5.5"],
     ["network.hidden=[64,0]"],
+    ["network=linear", "algorithm.shared_encoder=true"],
+    ["algorithm=a2c", "network.hidden=[]", "algorithm.shared_encoder=true"],
+    ["algorithm=dqn", "algorithm.shared_encoder=true"],
+    ["algorithm=reinforce", "baseline._target_=rlexp.functional.advantages.one_step_td"],
     ["--config-dir", "/nonexistent/folder"],
 ]
 
@@ -258,6 +291,20 @@ VALID = [
     ["algorithm=value_iteration", "env=cliff_walking"],
     ["algorithm=dqn", "env=acrobot", "seed=3", "device=cpu", "total_env_steps=100_000", "algorithm.gamma=0.98"],
     ["algorithm=ppo", "estimator=n_step", "estimator.n_step=5", "network=mlp", "network.hidden=[128,128]"],
+    ["algorithm=a2c", "env=acrobot"],
+    [
+        "algorithm=a2c",
+        "estimator=gae",
+        "algorithm.shared_encoder=true",
+        "optimizer.networks.encoder.learning_rate=1e-4",
+    ],
+    ["algorithm=a2c", "env=pendulum", "experience=rollout"],
+    ["algorithm=ppo", "algorithm.shared_encoder=true"],
+    ["algorithm=reinforce"],
+    ["algorithm=reinforce", "baseline=none"],
+    ["algorithm=reinforce", "experience.num_episodes=32", "optimizer.networks.critic.learning_rate=1e-2"],
+    ["experiment=a2c_cartpole"],
+    ["experiment=reinforce_cartpole"],
     ["experiment=dqn_cartpole"],
     ["experiment=ppo_cartpole"],
     ["experiment=ppo_acrobot"],

@@ -42,6 +42,8 @@ CASES = {
     "ppo_8": ["algorithm=ppo", "total_env_steps=6000", "experience.rollout_length=25"],
     "dqn": ["algorithm=dqn", "total_env_steps=4000", "experience.learning_starts=300", "experience.capacity=2000"],
     "dqn_8": ["algorithm=dqn", "total_env_steps=8000", "experience.learning_starts=800", "experience.capacity=4000"],
+    "a2c": ["algorithm=a2c", "total_env_steps=6000", "algorithm.shared_encoder=true"],
+    "reinforce": ["algorithm=reinforce", "total_env_steps=6000", "experience.num_episodes=6", "experience.num_envs=3"],
     "value_iteration": [
         "algorithm=value_iteration",
         "env=cliff_walking",

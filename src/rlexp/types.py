@@ -38,6 +38,7 @@ class Transition(NamedTuple):
     next_observation: Tensor  # [T, B, *O] the true successor, never the observation after a reset
     time: Tensor  # [T, B] step within the episode, from 0
     log_prob: Tensor | None = None  # [T, B] under the behaviour policy; None where it was not recorded
+    valid: Tensor | None = None  # [T, B] 1 on steps, 0 on padding; None where every row is a step
 
 
 class MDP(NamedTuple):
@@ -127,6 +128,14 @@ class Estimator(Protocol):
     ) -> Estimate: ...
 
 
+class Baseline(Protocol):
+    """Subtracted from a return that carries no value of its own. All arguments [T, B]."""
+
+    uses_value: bool  # whether a critic must be there
+
+    def __call__(self, returns: Tensor, value: Tensor, time: Tensor, valid: Tensor) -> Tensor: ...
+
+
 class PolicyFamily(Protocol):
     """Distributions over actions as functions of their parameters, the last dim of a network's output."""
 
@@ -164,7 +173,8 @@ class Algorithm(Protocol):
 
     actions: ClassVar[frozenset[str]]  # kinds of action space it can act in
     learns_from: ClassVar[str]  # the kind of batch it takes: an experience's `gives`
-    needs: ClassVar[frozenset[str]]  # the optional config groups it uses; the others must be `none`
+    needs: ClassVar[frozenset[str]]  # the optional config groups it uses; the others must be `none`, but for those
+    # of `optional: ClassVar[frozenset[str]]`, where it has that: groups it uses where they are chosen
     targets: ClassVar[Mapping[str, str]]  # {"target_q": "q"}: copies that no optimizer steps
 
     def networks(self, spec: EnvSpec, encoder: Encoder | None) -> dict[str, nn.Module]: ...

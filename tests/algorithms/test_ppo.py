@@ -80,7 +80,7 @@ def test_the_epochs_stop_once_the_policy_has_moved() -> None:
 def make(**changes) -> PPO:
     fields = {
         "gamma": 0.5, "clip_ratio": functools.partial(constant, value=0.2), "value_coef": 0.7, "entropy_coef": 0.3,
-        "num_epochs": 1, "num_minibatches": 1, "target_kl": None,
+        "num_epochs": 1, "num_minibatches": 1, "target_kl": None, "shared_encoder": False,
     }  # fmt: skip
     return PPO(Categorical(3), one_step_td, **{**fields, **changes})
 

@@ -25,6 +25,13 @@ DQN = (
     "experience.num_envs=4", "experience.capacity=1000", "experience.learning_starts=200", "experience.batch_size=64",
     "experience.collection_steps=8", "experience.updates_per_collection=2",
 )  # fmt: skip
+A2C = (
+    "algorithm=a2c", *SHARED, "optimizer=adam", "total_env_steps=8000", "experience.num_envs=16",
+    "algorithm.entropy_coef=0",
+)  # fmt: skip
+REINFORCE = (
+    "algorithm=reinforce", *SHARED, "total_env_steps=4000", "experience.num_episodes=32", "experience.num_envs=16",
+)  # fmt: skip
 # Probe: {observation: (value of the best policy, values of both actions)}
 ANSWERS = {
     1: {0.0: (1.0, (1.0, 1.0))},
@@ -40,25 +47,54 @@ def evaluate(network, observation: float) -> torch.Tensor:
         return network(torch.tensor([[observation]]))[0]
 
 
-def check_ppo(parts, number: int) -> None:
+def check_actor_critic(parts, number: int) -> None:
+    """The value of each observation, where there is a critic, and the better action where there is one."""
     nets = parts.state.nets
+    encode = getattr(nets, "encoder", torch.nn.Identity())
     for observation, (value, q_values) in ANSWERS[number].items():
-        assert evaluate(nets.critic, observation).item() == pytest.approx(value, abs=TOLERANCE)
+        if hasattr(nets, "critic"):
+            learned = evaluate(lambda x: nets.critic(encode(x)), observation)
+            assert learned.item() == pytest.approx(value, abs=TOLERANCE)
         if q_values[0] != q_values[1]:
-            probability = evaluate(nets.actor, observation).softmax(-1)
+            probability = evaluate(lambda x: nets.actor(encode(x)), observation).softmax(-1)
             best = max((0, 1), key=lambda action: q_values[action])
             assert probability[best] > 0.95
 
 
 @pytest.mark.parametrize("number", ANSWERS)
 def test_ppo(number: int) -> None:
-    check_ppo(trained(*PPO, f"env=probe_{number}"), number)
+    check_actor_critic(trained(*PPO, f"env=probe_{number}"), number)
 
 
 @pytest.mark.parametrize("estimator", ["monte_carlo", "one_step_td", "n_step", "td_lambda"])
 def test_ppo_discounts_with_every_estimator(estimator: str) -> None:
     """The fifth, gae, is what the other tests run."""
-    check_ppo(trained(*PPO, "env=probe_3", f"estimator={estimator}"), 3)
+    check_actor_critic(trained(*PPO, "env=probe_3", f"estimator={estimator}"), 3)
+
+
+def test_ppo_with_a_shared_encoder() -> None:
+    check_actor_critic(trained(*PPO, "env=probe_5", "algorithm.shared_encoder=true"), 5)
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_a2c(number: int) -> None:
+    check_actor_critic(trained(*A2C, f"env=probe_{number}"), number)
+
+
+def test_a2c_with_a_shared_encoder() -> None:
+    check_actor_critic(trained(*A2C, "env=probe_5", "algorithm.shared_encoder=true"), 5)
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_reinforce(number: int) -> None:
+    check_actor_critic(trained(*REINFORCE, f"env=probe_{number}"), number)
+
+
+@pytest.mark.parametrize("number", [4, 5])
+def test_reinforce_without_a_critic(number: int) -> None:
+    parts = trained(*REINFORCE, f"env=probe_{number}", "baseline=none")
+    assert set(parts.state.modules) == {"actor"}
+    check_actor_critic(parts, number)
 
 
 @pytest.mark.parametrize("number", ANSWERS)

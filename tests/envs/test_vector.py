@@ -242,3 +242,16 @@ def test_the_wrong_number_of_actions_is_refused() -> None:
     vector = counters(2, 100)
     with pytest.raises(EnvironmentFailure):
         vector.step(np.zeros(3, np.int64))
+
+
+def test_environments_that_are_not_active_stay_as_they_are() -> None:
+    vector = counters(3, 100, ends_after=3)
+    play(vector, 1)
+    for _ in range(4):
+        reward = vector.step(np.zeros(3, np.int64), [True, False, True]).reward.copy()
+    assert vector.time.tolist() == [2, 1, 2]
+    assert vector.observation.tolist() == [[1, 2], [100, 1], [201, 2]]
+    assert reward.tolist() == [1, 0, 1]
+    assert [(e.env, e.index, e.length) for e in vector.drain_finished()] == [(0, 0, 3), (2, 0, 3)]
+    play(vector, 1)
+    assert vector.time.tolist() == [0, 2, 0]

@@ -189,12 +189,22 @@ def test_a_sweep_is_every_combination() -> None:
     assert all("total_env_steps=50000" in job.overrides for job in jobs)
 
 
+IMAGES = [
+    "env.id=Image-v0",
+    "env.declared={of: Image-v0, observation: {kind: box, shape: [8, 8, 1]}, action: {kind: discrete, n: 2}, "
+    "time_limit: 10, has_model: false}",
+]
+
+
 def test_every_file_of_the_configuration_composes_checks_and_builds() -> None:
     """Each choice of each group, alone or with what it needs."""
     needs = {
         "experience/replay": ["algorithm=dqn"],
         "experience/sweep": ["algorithm=value_iteration", "env=frozen_lake"],
+        "experience/episodes": ["algorithm=reinforce"],
+        "baseline/value": ["algorithm=reinforce"],
         "exploration/epsilon_greedy": ["algorithm=dqn"],
+        "network/cnn": IMAGES,
         "network/table": ["env=frozen_lake"],
         "algorithm/value_iteration": ["env=taxi"],
         "network/none": ["algorithm=value_iteration", "env=taxi"],

@@ -21,7 +21,7 @@ from rlexp.errors import ConfigError, EnvironmentFailure, NonFiniteError, Resour
 from rlexp.experiment.build import NUMPY_FROM, build, make_vector
 from rlexp.experiment.compose import conf_dir
 from rlexp.experiment.jobs import checked_jobs
-from rlexp.experiment.metrics import TABLE, required_of
+from rlexp.experiment.metrics import TABLE, WITH_CRITIC, required_of
 from rlexp.experiment.saved import evaluate_saved
 from rlexp.experiment.status import read_status
 from rlexp.storage import read_json, read_rows
@@ -30,6 +30,9 @@ from tests.experiment.support import TINY, rows_of, run_in
 ALGORITHMS = {
     "PPO": ["algorithm=ppo", "experience.rollout_length=10"],
     "DQN": ["algorithm=dqn", "experience.learning_starts=100"],
+    "A2C": ["algorithm=a2c", "algorithm.shared_encoder=true"],
+    "REINFORCE": ["algorithm=reinforce", "baseline=none"],
+    WITH_CRITIC: ["algorithm=reinforce", "baseline=value"],
     "ValueIteration": ["algorithm=value_iteration", "env=frozen_lake", "total_env_steps=300"],
 }
 
@@ -69,7 +72,7 @@ def test_the_pages_made_from_the_code_are_fresh() -> None:
     assert (DOCS / "rules.md").read_text() == rules_page()
 
 
-@pytest.mark.parametrize("algorithm", ["PPO", "DQN"])
+@pytest.mark.parametrize("algorithm", ["PPO", "DQN", "REINFORCE"])
 @pytest.mark.parametrize("other", [["evaluation=none"], ["display=plain"], ["evaluation.policy=sampled"]], ids=" ".join)
 def test_what_must_not_change_a_training_row(algorithm: str, other: list[str], tmp_path: Path) -> None:
     changed = [option for option in TINY if not other[0].startswith("evaluation=none") or "evaluation." not in option]

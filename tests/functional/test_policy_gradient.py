@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from rlexp.functional.policy_gradient import approx_kl, clipped_surrogate, explained_variance, standardise
+from rlexp.functional.policy_gradient import (
+    approx_kl,
+    clipped_surrogate,
+    explained_variance,
+    masked_mean,
+    standardise,
+)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +79,17 @@ def test_explained_variance() -> None:
     prediction = torch.tensor([1.0, 2.0, 3.0, 4.0])
     assert explained_variance(prediction, target).item() == pytest.approx(1 - 0.75 / 3.5)
     assert explained_variance(target, torch.full((4,), 2.0)).item() == 0  # nothing to explain
+
+
+def test_masked_elements_do_not_count() -> None:
+    generator = torch.Generator().manual_seed(0)
+    prediction, target = torch.randn(2, 3, 5, generator=generator, dtype=torch.float64)
+    valid = (torch.rand(3, 5, generator=generator) < 0.6).double()
+    kept = valid > 0
+    assert masked_mean(target, valid).item() == pytest.approx(target[kept].mean().item())
+    assert masked_mean(target).item() == target.mean().item()
+    expected = explained_variance(prediction[kept], target[kept]).item()
+    assert explained_variance(prediction, target + 100 * (1 - valid), valid).item() == pytest.approx(expected)
 
 
 def test_standardise() -> None:

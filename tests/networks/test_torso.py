@@ -1,11 +1,13 @@
 """Torsos and heads: shapes, widths, which observations they take."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from rlexp.functional.distributions import Categorical, DiagonalGaussian, family_of
-from rlexp.networks.heads import policy_network, q_network, value_network
+from rlexp.networks.heads import actor_critic, encoded, policy_network, q_network, value_network
 from rlexp.networks.layers import LayerNorm, Linear, OneHot, initialise
 from rlexp.networks.torso import MLP, LinearFeatures, Tabular, observation_kind
 from rlexp.types import Box, Discrete
@@ -110,3 +112,20 @@ def test_two_networks_of_one_encoder_share_nothing() -> None:
     spec = env_spec("cartpole")
     one, other = q_network(spec, ENCODER), q_network(spec, ENCODER)
     assert not {id(p) for p in one.parameters()} & {id(p) for p in other.parameters()}
+
+
+@pytest.mark.parametrize("name", ["cartpole", "pendulum", "taxi"])
+def test_actor_and_critic_with_a_torso_each_or_one_for_both(name: str) -> None:
+    spec = env_spec(name)
+    policy = family_of(spec.action)
+    observation = torch.zeros(4, 2, *spec.observation.shape, dtype=torch.int64 if name == "taxi" else torch.float32)
+    for shared in (False, True):
+        made = actor_critic(spec, ENCODER, policy, shared=shared)
+        assert set(made) == {"actor", "critic"} | ({"encoder"} if shared else set())
+        owned = [id(p) for module in made.values() for p in module.parameters()]
+        assert len(owned) == len(set(owned))  # none in two networks
+        nets = SimpleNamespace(**made)
+        features = encoded(nets, observation, shared=shared)
+        assert (features is observation) == (not shared)
+        assert nets.actor(features).shape == (4, 2, policy.num_parameters() * (1 if name != "pendulum" else 2))
+        assert nets.critic(features).shape == (4, 2)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlexp.functional.policy_gradient import approx_kl, clipped_surrogate, explained_variance, standardise
-from rlexp.networks.heads import policy_network, value_network
+from rlexp.networks.heads import actor_critic, encoded
 from rlexp.ranges import POSITIVE, PROBABILITY, Range
 from rlexp.state import TrainState
 from rlexp.types import (
@@ -42,8 +42,8 @@ class PPO:
 
     Schulman et al. 2017, arXiv:1707.06347, eqs. 7 and 9, algorithm 1.  Notes: 001, 003.
 
-    Departures from the paper: advantages are standardised in each minibatch (as in the authors' code); separate
-    networks for actor and critic, each with its own bound on the gradient's norm; an optional stop of the epochs once
+    Departures from the paper: advantages are standardised in each minibatch (as in the authors' code); actor and critic
+    may have a torso each; each network has its own bound on the gradient's norm; an optional stop of the epochs once
     the KL divergence exceeds 1.5 `target_kl`.
     Runs: `experiment=ppo_cartpole`, `experiment=ppo_acrobot`, `experiment=ppo_pendulum`.
     """
@@ -58,6 +58,7 @@ class PPO:
     num_epochs: Annotated[int, Range(1)]
     num_minibatches: Annotated[int, Range(1)]
     target_kl: Annotated[float, POSITIVE] | None
+    shared_encoder: bool
 
     actions: ClassVar[frozenset[str]] = frozenset({"discrete", "box"})
     learns_from: ClassVar[str] = "rollout"
@@ -66,7 +67,7 @@ class PPO:
     targets: ClassVar[Mapping[str, str]] = {}
 
     def networks(self, spec: EnvSpec, encoder: Encoder) -> dict[str, nn.Module]:
-        return {"actor": policy_network(spec, encoder, self.policy), "critic": value_network(spec, encoder)}
+        return actor_critic(spec, encoder, self.policy, shared=self.shared_encoder)
 
     def noise(self, spec: EnvSpec) -> Noise:
         return self.policy.noise
@@ -74,17 +75,20 @@ class PPO:
     def act(
         self, nets: Any, observation: Tensor, core_state: Any, noise: Tensor, progress: Progress, *, explore: bool
     ) -> ActorOutput:
-        parameters = nets.actor(observation)
+        parameters = nets.actor(self.encode(nets, observation))
         action = self.policy.sample(parameters, noise) if explore else self.policy.mode(parameters)
         return ActorOutput(action, core_state)
 
+    def encode(self, nets: Any, observation: Tensor) -> Tensor:
+        return encoded(nets, observation, shared=self.shared_encoder)
+
     def log_prob(self, nets: Any, observation: Tensor, action: Tensor) -> Tensor:
-        return self.policy.log_prob(nets.actor(observation), action)
+        return self.policy.log_prob(nets.actor(self.encode(nets, observation)), action)
 
     def update(self, state: TrainState, rollout: Transition, progress: Progress) -> Update:
         data, metrics = state.evaluate(self.estimate, rollout)
         num_samples = data.advantage.shape[-1]
-        clip_ratio = self.clip_ratio(progress)
+        names, clip_ratio = tuple(state.trained), self.clip_ratio(progress)
         active = torch.ones_like(data.advantage[..., 0])
         steps: list[Metrics] = []
         taken: list[Tensor] = []
@@ -93,7 +97,7 @@ class PPO:
             for index in order.chunk(self.num_minibatches, -1):
                 minibatch = state.take(data, index)
                 mask = None if self.target_kl is None else active
-                steps.append(state.minimize(("actor", "critic"), self.loss, minibatch, clip_ratio, active=mask))
+                steps.append(state.minimize(names, self.loss, minibatch, clip_ratio, active=mask))
                 taken.append(active)
                 if self.target_kl is not None:
                     active = active * (steps[-1]["policy/approx_kl"] <= 1.5 * self.target_kl)
@@ -106,7 +110,8 @@ class PPO:
     def estimate(self, nets: Any, rollout: Transition) -> tuple[Minibatch, Metrics]:
         """Advantages and value targets of a rollout [T, B], flattened to [T B], and the critic's diagnostics."""
         assert rollout.log_prob is not None
-        value, next_value = nets.critic(rollout.observation), nets.critic(rollout.next_observation)
+        value = nets.critic(self.encode(nets, rollout.observation))
+        next_value = nets.critic(self.encode(nets, rollout.next_observation))
         discount = self.gamma * (1 - rollout.terminated)
         done = torch.maximum(rollout.terminated, rollout.truncated)
         advantage, value_target = self.estimator(
@@ -123,7 +128,8 @@ class PPO:
         return Minibatch(*(x.flatten(0, 1) for x in columns)), metrics
 
     def loss(self, nets: Any, minibatch: Minibatch, clip_ratio: float) -> tuple[Tensor, Metrics]:
-        parameters, value = nets.actor(minibatch.observation), nets.critic(minibatch.observation)
+        features = self.encode(nets, minibatch.observation)
+        parameters, value = nets.actor(features), nets.critic(features)
         log_ratio = self.policy.log_prob(parameters, minibatch.action) - minibatch.log_prob
         ratio = log_ratio.exp()
         policy_loss = -clipped_surrogate(ratio, standardise(minibatch.advantage), clip_ratio).mean()

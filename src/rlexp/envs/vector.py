@@ -7,7 +7,7 @@ takes the seeds, keeps the state and gives the numbers of SyncVector, bit for bi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
@@ -129,10 +129,11 @@ class SyncVector:
         except Exception as error:
             raise self._failure(i, error) from error
 
-    def step(self, actions: np.ndarray) -> Step:
+    def step(self, actions: np.ndarray, active: Sequence[bool] | np.ndarray | None = None) -> Step:
         """Step every environment; those that ended begin their next episode.
 
         actions: [B] integers, or [B, *A] real numbers, which are clipped to the space's bounds.
+        active: [B], which environments to step; the others stay as they are, and so do their rows of the answer.
         Raises EnvironmentFailure with the environment, episode seed and step where one raises.
         """
         reward, terminated, truncated, successor = self._step
@@ -140,6 +141,8 @@ class SyncVector:
         i = 0
         try:
             for i, (env, action) in enumerate(zip(self._envs, self._to_env(actions), strict=True)):
+                if active is not None and not active[i]:
+                    continue
                 observed, gain, ended, cut, _ = env.step(action)
                 self._actions[i].append(action)
                 self._return[i] += float(gain)

@@ -57,9 +57,20 @@ def build(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Parts:
         vector = make_training_vector(config, spec, num_envs * len(seeds), episode_seed, schema.plugins)
         return Collector(vector, seeds, clock)
 
+    def make_sync_vector() -> SyncVector:
+        """For experience that lets some environments wait: the other vectors step all at once."""
+        nonlocal vector
+        make = functools.partial(make_env, spec.id, config["env"]["kwargs"])
+        num_envs = config["experience"]["num_envs"]
+        made = SyncVector(make, spec, num_envs, functools.partial(derive_seed, config["seed"], "environment"))
+        vector = made
+        return made
+
     makers = {
         "collector": make_collector,
+        "vector": make_sync_vector,
         "clock": lambda: clock,
+        "seed": lambda: config["seed"],
         "seeds": lambda: seeds,
         "model": lambda: read_model(spec, config["env"]["kwargs"]),
     }
@@ -117,6 +128,7 @@ def make_algorithm(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> 
         "policy": lambda: family_of(spec.action),
         "estimator": lambda: schema.make(config["estimator"], "estimator"),
         "exploration": lambda: schema.make(config["exploration"], "exploration"),
+        "baseline": lambda: schema.make(config["baseline"], "baseline") if config["baseline"] is not None else None,
     }
     algorithm: Algorithm = _make_given(config, "algorithm", schema, makers)
     return algorithm
@@ -126,7 +138,14 @@ def make_networks(
     config: Mapping[str, Any], spec: EnvSpec, schema: Schema, algorithm: Algorithm
 ) -> dict[str, nn.Module]:
     encoder = schema.make(config["network"], "network") if config["network"] is not None else None
-    return algorithm.networks(spec, encoder)
+    networks = algorithm.networks(spec, encoder)
+    for name, module in networks.items():
+        if not any(True for _ in module.parameters()):
+            raise ConfigError(
+                f"network {type(encoder).__name__}: '{name}' would have no parameters to learn; choose another network "
+                "or set algorithm.shared_encoder=false"
+            )
+    return networks
 
 
 def make_optimizations(

@@ -57,6 +57,7 @@ def check(
     _check_names(checked, overrides)
     parts = {group: _part(schema, checked, group) for group in ("algorithm", "experience", "estimator", "network")}
     _part(schema, checked, "exploration")
+    _part(schema, checked, "baseline")
     _part(schema, checked, "optimizer")
     _apply_rules(checked, None, parts)
     _check_packages(checked)
@@ -75,6 +76,7 @@ DECLARES = {
     "estimator": ("of",),
     "network": ("takes",),
     "exploration": ("noise",),
+    "baseline": ("uses_value",),
     "optimizer": (),
 }
 """What a group's class or function must say of itself: a target of another group has no such word."""

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-POLICY = frozenset({"PPO"})
-VALUE = frozenset({"PPO", "DQN", "ValueIteration"})
+WITH_CRITIC = "REINFORCE with a critic"
+POLICY = frozenset({"PPO", "A2C", "REINFORCE"})
+CRITIC = frozenset({"PPO", "A2C", WITH_CRITIC})
+CLIPPED = frozenset({"PPO"})
 Q = frozenset({"DQN", "ValueIteration"})
-STEPPED = frozenset({"PPO", "DQN"})
+VALUE = CRITIC | Q
+STEPPED = POLICY | {"DQN"}
+ALL = STEPPED | {"ValueIteration"}
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,18 @@ TABLE: tuple[Metric, ...] = (
         "episode/reward_per_step", "sum of rewards over sum of steps of the episodes that ended", "present", STEPPED
     ),
     Metric("episode/count", "episodes that ended", "present", STEPPED),
-    Metric("eval/return", "undiscounted return of the evaluation episodes, the same for every run", "mean", VALUE),
-    Metric("eval/return_std", "standard deviation of the return over those episodes, not over seeds", "present", VALUE),
-    Metric("eval/episodes", "how many of them", "present", VALUE),
-    Metric("eval/length", "steps of those episodes", "mean", VALUE),
-    Metric("loss/actor", "negative surrogate objective of the policy, without the entropy bonus", "mean", POLICY),
-    Metric("loss/critic", "half the mean squared distance of V to its target, before value_coef", "mean", POLICY),
+    Metric("eval/return", "undiscounted return of the evaluation episodes, the same for every run", "mean", ALL),
+    Metric("eval/return_std", "standard deviation of the return over those episodes, not over seeds", "present", ALL),
+    Metric("eval/episodes", "how many of them", "present", ALL),
+    Metric("eval/length", "steps of those episodes", "mean", ALL),
+    Metric(
+        "loss/actor",
+        "negative surrogate objective of the policy, without the entropy bonus: a mean over steps, for REINFORCE over "
+        "episodes of the sum of their steps",
+        "mean",
+        POLICY,
+    ),
+    Metric("loss/critic", "half the mean squared distance of V to its target, before value_coef", "mean", CRITIC),
     Metric("loss/q", "Huber loss of the TD error", "mean", frozenset({"DQN"})),
     Metric(
         "policy/entropy",
@@ -50,10 +60,10 @@ TABLE: tuple[Metric, ...] = (
         "mean",
         STEPPED,
     ),
-    Metric("policy/approx_kl", "KL(old, new) from samples, mean of (ratio - 1) - log ratio", "mean", POLICY),
-    Metric("policy/clip_fraction", "share of samples whose ratio is outside 1 +- clip_ratio", "mean", POLICY),
-    Metric("policy/steps_taken", "share of the minibatch steps taken before target_kl ended them", "mean", POLICY),
-    Metric("policy/clip_ratio", "present value of the schedule", "present", POLICY),
+    Metric("policy/approx_kl", "KL(old, new) from samples, mean of (ratio - 1) - log ratio", "mean", CLIPPED),
+    Metric("policy/clip_fraction", "share of samples whose ratio is outside 1 +- clip_ratio", "mean", CLIPPED),
+    Metric("policy/steps_taken", "share of the minibatch steps taken before target_kl ended them", "mean", CLIPPED),
+    Metric("policy/clip_ratio", "present value of the schedule", "present", CLIPPED),
     Metric(
         "value/max_q",
         "largest Q(s, a) of a batch, over states and actions; grows without end when learning diverges",
@@ -69,10 +79,11 @@ TABLE: tuple[Metric, ...] = (
         "mean",
         frozenset({"ValueIteration"}),
     ),
-    Metric("value/explained_variance", "1 - Var(target - V) / Var(target): 1 is perfect, 0 a constant", "mean", POLICY),
+    Metric("value/explained_variance", "1 - Var(target - V) / Var(target): 1 is perfect, 0 a constant", "mean", CRITIC),
     Metric("optimizer/learning_rate", "present value of the schedule", "present", STEPPED),
     Metric("optimizer/grad_norm_actor", "2-norm of the actor's gradient before clipping", "mean", POLICY),
-    Metric("optimizer/grad_norm_critic", "2-norm of the critic's gradient before clipping", "mean", POLICY),
+    Metric("optimizer/grad_norm_critic", "2-norm of the critic's gradient before clipping", "mean", CRITIC),
+    Metric("optimizer/grad_norm_encoder", "2-norm of the shared encoder's gradient before clipping", "mean"),
     Metric("optimizer/grad_norm_q", "2-norm of the Q network's gradient before clipping", "mean", frozenset({"DQN"})),
     Metric("exploration/epsilon", "probability of a random action", "present", frozenset({"DQN"})),
     Metric("replay/size", "transitions in the buffer", "present", frozenset({"DQN"})),
@@ -80,14 +91,14 @@ TABLE: tuple[Metric, ...] = (
         "time/fps",
         "environment steps per second of wall time since the last row, everything included",
         "present",
-        VALUE,
+        ALL,
     ),
     Metric("time/act", "seconds choosing actions since the last row", "present", STEPPED),
     Metric("time/env", "seconds in the environments", "present", STEPPED),
     Metric("time/sample", "seconds drawing batches from the buffer", "present", frozenset({"DQN"})),
-    Metric("time/update", "seconds in the algorithm's update", "present", VALUE),
-    Metric("time/report", "seconds logging, evaluating and saving", "present", VALUE),
-    Metric("time/other", "seconds of the loop itself and of assembling batches", "present", VALUE),
+    Metric("time/update", "seconds in the algorithm's update", "present", ALL),
+    Metric("time/report", "seconds logging, evaluating and saving", "present", ALL),
+    Metric("time/other", "seconds of the loop itself and of assembling batches", "present", ALL),
 )
 
 _REDUCE = {metric.name: metric.reduce for metric in TABLE}
@@ -95,7 +106,7 @@ _REDUCTIONS: dict[str, Callable[..., Tensor]] = {"mean": torch.mean, "max": torc
 
 
 def required_of(algorithm: str) -> list[str]:
-    """The metrics that an algorithm, by its class's name, must have logged by the end of a run."""
+    """The metrics that an algorithm, by its name in the table, must have logged by the end of a run."""
     return [metric.name for metric in TABLE if algorithm in metric.required]
 
 

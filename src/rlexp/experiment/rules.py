@@ -60,6 +60,23 @@ def seeds_of_a_sweep(c: Choice) -> str | None:
     )
 
 
+def episodes_alone(c: Choice) -> str | None:
+    """Whole episodes with several seeds, or with a vector that steps all environments at once."""
+    if c.experience.gives != "episodes":
+        return None
+    if c.config["seeds"] is not None:
+        return (
+            f"episodes of seeds={c.config['seeds']} end at different steps, so they cannot be trained in one process; "
+            "use -m seed=0,1,2"
+        )
+    vector = c.config["execution"]["vector"]
+    if vector not in ("auto", "sync"):
+        return (
+            f"experience=episodes lets environments wait for each other, execution.vector={vector} does not; set sync"
+        )
+    return None
+
+
 def needed_part(c: Choice) -> str | None:
     """The algorithm needs a part that is `none`."""
     for group in sorted(c.algorithm.needs):
@@ -70,8 +87,9 @@ def needed_part(c: Choice) -> str | None:
 
 def unused_part(c: Choice) -> str | None:
     """A part is chosen that the algorithm does not use: it would have no effect."""
-    for group in ("estimator", "exploration", "network", "optimizer"):
-        if c.config[group] is not None and group not in c.algorithm.needs:
+    used = c.algorithm.needs | getattr(c.algorithm, "optional", frozenset())
+    for group in ("estimator", "baseline", "exploration", "network", "optimizer"):
+        if c.config[group] is not None and group not in used:
             return f"{c.algorithm.__name__} does not use {group}; set {group}=none"
     return None
 
@@ -136,6 +154,14 @@ def rollout_fits(c: Choice) -> str | None:
         f"one rollout of {length} x {num_envs} steps is longer than total_env_steps={c.config['total_env_steps']}; "
         "lower experience.rollout_length or experience.num_envs"
     )
+
+
+def episodes_divide(c: Choice) -> str | None:
+    """The episodes of a batch do not divide among the environments, each of which plays its share."""
+    episodes, num_envs = _get(c, "experience", "num_episodes"), _get(c, "experience", "num_envs")
+    if episodes is None or episodes % num_envs == 0:
+        return None
+    return f"experience.num_episodes={episodes} does not divide by experience.num_envs={num_envs}; change one of them"
 
 
 def batch_fits_buffer(c: Choice) -> str | None:
@@ -223,6 +249,7 @@ RULES: tuple[Callable[[Choice], str | None], ...] = (
     experience_kind,
     needs_model,
     seeds_of_a_sweep,
+    episodes_alone,
     needed_part,
     unused_part,
     estimator_input,
@@ -230,6 +257,7 @@ RULES: tuple[Callable[[Choice], str | None], ...] = (
     network_input,
     minibatches,
     rollout_fits,
+    episodes_divide,
     batch_fits_buffer,
     collection_divides,
     collection_fits_buffer,

@@ -63,6 +63,7 @@ class Settings:
     env: EnvSettings
     algorithm: Part
     estimator: Part | None
+    baseline: Part | None
     exploration: Part | None
     network: Part | None
     experience: Part

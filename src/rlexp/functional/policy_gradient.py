@@ -32,17 +32,25 @@ def approx_kl(log_ratio: Tensor) -> Tensor:
     return (log_ratio.exp() - 1 - log_ratio).mean()
 
 
-def explained_variance(prediction: Tensor, target: Tensor) -> Tensor:
+def masked_mean(x: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean over the elements where `valid` is 1, over all where it is None. Returns 0-d."""
+    return x.mean() if valid is None else (x * valid).sum() / valid.sum()
+
+
+def explained_variance(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """1 − Var(target − prediction) / Var(target): 1 is perfect, 0 no better than a constant, below 0 worse.
 
     Args:
-        prediction, target: same shape.
+        prediction, target: same shape.  valid: of that shape, 0 where an element does not count; None: all count.
     Returns:
         0-d; 0 where the target does not vary.
     """
-    variance = target.var(unbiased=False)
-    residual = (target - prediction).var(unbiased=False)
+    variance, residual = _variance(target, valid), _variance(target - prediction, valid)
     return torch.where(variance > 0, 1 - residual / variance.clamp(min=1e-12), torch.zeros_like(variance))
+
+
+def _variance(x: Tensor, valid: Tensor | None) -> Tensor:
+    return x.var(unbiased=False) if valid is None else masked_mean((x - masked_mean(x, valid)).square(), valid)
 
 
 def standardise(x: Tensor) -> Tensor:

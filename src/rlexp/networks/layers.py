@@ -25,6 +25,36 @@ class Linear(nn.Linear):
         """Nothing: `initialise` fills the weights, from a generator with an owner."""
 
 
+class Conv(nn.Conv2d):
+    """A convolution [*B, C, H, W] that draws nothing when it is made; padded, so that images of any size pass."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)
+        self.gain = SQRT2
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x.reshape(-1, *x.shape[-3:]))
+        return y.view(*x.shape[:-3], *y.shape[-3:])
+
+    def reset_parameters(self) -> None:
+        """Nothing: `initialise` fills the weights, from a generator with an owner."""
+
+
+class Image(nn.Module):
+    """Images with channels last, [*B, H, W, C], to channels first, [*B, C, H, W], from [low, high] to [0, 1].
+
+    Bytes from 0 to 255 are the usual case. Where a bound is infinite the numbers are left as they are.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        bounded = math.isfinite(low) and math.isfinite(high)
+        self.low, self.scale = (low, 1 / (high - low)) if bounded else (0.0, 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.movedim(-1, -3).float() - self.low) * self.scale
+
+
 class LayerNorm(nn.Module):
     """To mean 0 and variance 1 over the last dim; scale and shift are left to the next layer.
 
@@ -80,10 +110,13 @@ class Table(nn.Module):
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Orthogonal weights with each layer's gain, zero biases (Saxe et al. 2014, arXiv:1312.6120)."""
+    """Orthogonal weights with each layer's gain, zero biases (Saxe et al. 2014, arXiv:1312.6120).
+
+    Of a convolution, the rows are its output channels.
+    """
     with torch.no_grad():
         for layer in module.modules():
-            if isinstance(layer, Linear):
+            if isinstance(layer, (Linear, Conv)):
                 nn.init.orthogonal_(layer.weight, layer.gain, generator=generator)
                 if layer.bias is not None:
                     layer.bias.zero_()

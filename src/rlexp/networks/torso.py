@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from torch import nn
 
-from rlexp.networks.layers import LayerNorm, Linear, OneHot
+from rlexp.networks.layers import Conv, Image, LayerNorm, Linear, OneHot
 from rlexp.ranges import Range
 from rlexp.types import Box, Discrete, Space
 
@@ -52,6 +52,38 @@ class MLP:
             layers += [Linear(width, size), *normalisation, ACTIVATIONS[self.activation]()]
             width = size
         return nn.Sequential(*layers), width
+
+
+@dataclass(frozen=True)
+class CNN:
+    """Convolutions of `channels` outputs, then fully connected layers of `hidden` widths, each followed by a ReLU.
+
+    Each convolution divides height and width by `stride`, rounding up, so that images of any size pass. Acting runs the
+    torch modules: a convolution gains nothing in NumPy.
+    After Mnih et al. 2016, arXiv:1602.01783, section 8, with small kernels for small images.
+    """
+
+    _: KW_ONLY
+    channels: Sequence[Annotated[int, Range(1)]]
+    kernel_size: Literal[1, 3, 5, 7]  # odd, so that the padding is the same on both sides
+    stride: Annotated[int, Range(1)]
+    hidden: Sequence[Annotated[int, Range(1)]]
+
+    takes: ClassVar[frozenset[str]] = frozenset({"image"})
+
+    def __call__(self, observation: Space) -> tuple[nn.Module, int]:
+        assert isinstance(observation, Box)
+        height, width, depth = observation.shape
+        layers: list[nn.Module] = [Image(observation.low, observation.high)]
+        for size in self.channels:
+            layers += [Conv(depth, size, self.kernel_size, self.stride), nn.ReLU()]
+            height, width, depth = -(-height // self.stride), -(-width // self.stride), size
+        layers.append(nn.Flatten(-3))
+        features = height * width * depth
+        for size in self.hidden:
+            layers += [Linear(features, size), nn.ReLU()]
+            features = size
+        return nn.Sequential(*layers), features
 
 
 @dataclass(frozen=True)
