@@ -34,6 +34,7 @@ BASES: dict[str, list[str]] = {
     "ppo": [],
     "ppo_n_step": ["estimator=n_step"],
     "dqn": ["algorithm=dqn"],
+    "sac": ["algorithm=sac", "env=pendulum"],
     "value_iteration": ["algorithm=value_iteration", "env=taxi"],
     "rmsprop": ["optimizer=rmsprop"],
     "sgd": ["optimizer=sgd"],
@@ -169,11 +170,23 @@ def unknown_choices() -> Iterator[Fault]:
 
 
 PAIRS: dict[str, list[list[str]]] = {
-    "action_space": [["algorithm=dqn", "env=pendulum"], ["algorithm=dqn", "env.id=MountainCarContinuous-v0"]],
+    "action_space": [
+        ["algorithm=dqn", "env=pendulum"],
+        ["algorithm=dqn", "env.id=MountainCarContinuous-v0"],
+        ["algorithm=sac"],
+    ],
+    "bounded_actions": [
+        ["algorithm=sac", "env=pendulum", "env.declared.action.high=inf"],
+        ["algorithm=sac", "env=pendulum", "env.declared.action.low=-inf"],
+    ],
     "experience_kind": [["experience=replay"], ["algorithm=dqn", "experience=rollout"], ["experience=sweep"]],
     "needs_model": [["algorithm=value_iteration"], ["algorithm=value_iteration", "env=acrobot"]],
     "needed_part": [["estimator=none"], ["network=none"], ["optimizer=none"], ["algorithm=dqn", "exploration=none"]],
-    "unused_part": [["exploration=epsilon_greedy"], ["algorithm=value_iteration", "env=taxi", "estimator=gae"]],
+    "unused_part": [
+        ["exploration=epsilon_greedy"],
+        ["algorithm=value_iteration", "env=taxi", "estimator=gae"],
+        ["algorithm=sac", "env=pendulum", "estimator=one_step_td"],
+    ],
     "estimator_input": [
         ["++plugins=[config_faults]", "estimator._target_=config_faults.needs_q", "~estimator.lambda_"]
     ],
@@ -255,6 +268,8 @@ VALID = [
     ["experiment=ppo_cartpole"],
     ["experiment=ppo_acrobot"],
     ["experiment=ppo_pendulum"],
+    ["experiment=sac_pendulum"],
+    ["algorithm=sac", "env.id=MountainCarContinuous-v0", "optimizer.networks.temperature.learning_rate=1e-4"],
     ["env=pendulum"],
     ["env=mountain_car"],
     ["env=frozen_lake", "network=table"],

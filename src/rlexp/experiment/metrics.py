@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 POLICY = frozenset({"PPO"})
-VALUE = frozenset({"PPO", "DQN", "ValueIteration"})
-Q = frozenset({"DQN", "ValueIteration"})
-STEPPED = frozenset({"PPO", "DQN"})
+ACTOR_CRITIC = frozenset({"PPO", "SAC"})
+VALUE = frozenset({"PPO", "DQN", "SAC", "ValueIteration"})
+Q = frozenset({"DQN", "SAC", "ValueIteration"})
+STEPPED = frozenset({"PPO", "DQN", "SAC"})
+REPLAYED = frozenset({"DQN", "SAC"})
+SOFT = frozenset({"SAC"})
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,27 @@ TABLE: tuple[Metric, ...] = (
     Metric("eval/return_std", "standard deviation of the return over those episodes, not over seeds", "present", VALUE),
     Metric("eval/episodes", "how many of them", "present", VALUE),
     Metric("eval/length", "steps of those episodes", "mean", VALUE),
-    Metric("loss/actor", "negative surrogate objective of the policy, without the entropy bonus", "mean", POLICY),
-    Metric("loss/critic", "half the mean squared distance of V to its target, before value_coef", "mean", POLICY),
+    Metric(
+        "loss/actor",
+        "negative surrogate objective of the policy, without an entropy bonus; of SAC temperature x log pi - Q",
+        "mean",
+        ACTOR_CRITIC,
+    ),
+    Metric(
+        "loss/critic",
+        "half the mean squared distance of V, or Q, to its target, before value_coef; summed over twin critics",
+        "mean",
+        ACTOR_CRITIC,
+    ),
+    Metric("loss/temperature", "temperature x (entropy - target entropy)", "mean", SOFT),
     Metric("loss/q", "Huber loss of the TD error", "mean", frozenset({"DQN"})),
     Metric(
         "policy/entropy",
-        "entropy of the policy that acts, nats; of the epsilon-greedy one for Q-learning",
+        "entropy of the policy that acts, nats; of the epsilon-greedy one for Q-learning; of SAC from samples, -log pi",
         "mean",
         STEPPED,
     ),
+    Metric("policy/temperature", "weight of the entropy, reward per nat", "mean", SOFT),
     Metric("policy/approx_kl", "KL(old, new) from samples, mean of (ratio - 1) - log ratio", "mean", POLICY),
     Metric("policy/clip_fraction", "share of samples whose ratio is outside 1 +- clip_ratio", "mean", POLICY),
     Metric("policy/steps_taken", "share of the minibatch steps taken before target_kl ended them", "mean", POLICY),
@@ -71,11 +86,12 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric("value/explained_variance", "1 - Var(target - V) / Var(target): 1 is perfect, 0 a constant", "mean", POLICY),
     Metric("optimizer/learning_rate", "present value of the schedule", "present", STEPPED),
-    Metric("optimizer/grad_norm_actor", "2-norm of the actor's gradient before clipping", "mean", POLICY),
-    Metric("optimizer/grad_norm_critic", "2-norm of the critic's gradient before clipping", "mean", POLICY),
+    Metric("optimizer/grad_norm_actor", "2-norm of the actor's gradient before clipping", "mean", ACTOR_CRITIC),
+    Metric("optimizer/grad_norm_critic", "2-norm of the critic's gradient before clipping", "mean", ACTOR_CRITIC),
+    Metric("optimizer/grad_norm_temperature", "size of the gradient of log temperature before clipping", "mean", SOFT),
     Metric("optimizer/grad_norm_q", "2-norm of the Q network's gradient before clipping", "mean", frozenset({"DQN"})),
     Metric("exploration/epsilon", "probability of a random action", "present", frozenset({"DQN"})),
-    Metric("replay/size", "transitions in the buffer", "present", frozenset({"DQN"})),
+    Metric("replay/size", "transitions in the buffer", "present", REPLAYED),
     Metric(
         "time/fps",
         "environment steps per second of wall time since the last row, everything included",
@@ -84,7 +100,7 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric("time/act", "seconds choosing actions since the last row", "present", STEPPED),
     Metric("time/env", "seconds in the environments", "present", STEPPED),
-    Metric("time/sample", "seconds drawing batches from the buffer", "present", frozenset({"DQN"})),
+    Metric("time/sample", "seconds drawing batches from the buffer", "present", REPLAYED),
     Metric("time/update", "seconds in the algorithm's update", "present", VALUE),
     Metric("time/report", "seconds logging, evaluating and saving", "present", VALUE),
     Metric("time/other", "seconds of the loop itself and of assembling batches", "present", VALUE),
