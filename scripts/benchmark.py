@@ -41,6 +41,7 @@ class Workload:
     steps: int
     warm_up: int  # environment steps before the window; learning starts within
     rlexp: tuple[str, ...]
+    env_id: str
     sb3_class: str
     sb3_num_envs: int
     sb3: dict[str, Any]
@@ -61,6 +62,7 @@ def _dqn(title: str, steps: int, collection_steps: int) -> Workload:
             "exploration.epsilon.fraction=0.2", "optimizer.learning_rate=2.5e-4", "optimizer.max_grad_norm=10.0",
             "optimizer.rule.eps=1e-8",
         ),
+        "CartPole-v1",
         "DQN",
         1,
         {
@@ -84,6 +86,7 @@ WORKLOADS = {
             "algorithm.value_coef=0.5", "algorithm.entropy_coef=0.0", "estimator.lambda_=0.95",
             "optimizer.learning_rate=2.5e-4", "optimizer.max_grad_norm=0.5", "optimizer.rule.eps=1e-5",
         ),
+        "CartPole-v1",
         "PPO",
         8,
         {
@@ -94,6 +97,27 @@ WORKLOADS = {
     ),
     "W2": _dqn("DQN, CartPole-v1, 1 environment, batch 128, an update every step, MLP 120-84", 5_000, 1),
     "W2b": _dqn("DQN, CartPole-v1, 1 environment, batch 128, an update every 10 steps, MLP 120-84", 20_000, 10),
+    "W3": Workload(
+        "SAC, Pendulum-v1, 1 environment, batch 256, an update every step, MLP 256-256",
+        2_000,
+        500,
+        (
+            "algorithm=sac", "env=pendulum", "network.hidden=[256,256]", "network.activation=relu",
+            "experience.num_envs=1", "experience.capacity=100000", "experience.batch_size=256",
+            "experience.learning_starts=100", "experience.collection_steps=1", "experience.updates_per_collection=1",
+            "algorithm.gamma=0.99", "algorithm.tau=0.005", "algorithm.target_entropy=-1.0",
+            "algorithm.initial_temperature=1.0", "optimizer.learning_rate=3e-4", "optimizer.max_grad_norm=null",
+            "optimizer.rule.eps=1e-8",
+        ),
+        "Pendulum-v1",
+        "SAC",
+        1,
+        {
+            "learning_rate": 3e-4, "buffer_size": 100_000, "learning_starts": 100, "batch_size": 256, "gamma": 0.99,
+            "tau": 0.005, "train_freq": 1, "gradient_steps": 1, "ent_coef": "auto", "target_entropy": "auto",
+            "policy_kwargs": {"net_arch": [256, 256]},
+        },
+    ),
 }  # fmt: skip
 
 
@@ -177,7 +201,7 @@ def run_sb3(workload: Workload, steps: int, seed: int) -> dict[str, float]:
         def _on_training_end(self) -> None:
             window.end(self.num_timesteps)
 
-    env = make_vec_env("CartPole-v1", workload.sb3_num_envs, seed=seed)
+    env = make_vec_env(workload.env_id, workload.sb3_num_envs, seed=seed)
     kind = getattr(stable_baselines3, workload.sb3_class)
     model = kind("MlpPolicy", env, seed=seed, device="cpu", verbose=0, **workload.sb3)
     model.learn(steps, callback=Probe())

@@ -42,6 +42,7 @@ BASES: dict[str, list[str]] = {
         "discrete, n: 2}, time_limit: 10, has_model: false}",
         "network=cnn",
     ],
+    "sac": ["algorithm=sac", "env=pendulum"],
     "value_iteration": ["algorithm=value_iteration", "env=taxi"],
     "rmsprop": ["optimizer=rmsprop"],
     "sgd": ["optimizer=sgd"],
@@ -177,7 +178,15 @@ def unknown_choices() -> Iterator[Fault]:
 
 
 PAIRS: dict[str, list[list[str]]] = {
-    "action_space": [["algorithm=dqn", "env=pendulum"], ["algorithm=dqn", "env.id=MountainCarContinuous-v0"]],
+    "action_space": [
+        ["algorithm=dqn", "env=pendulum"],
+        ["algorithm=dqn", "env.id=MountainCarContinuous-v0"],
+        ["algorithm=sac"],
+    ],
+    "bounded_actions": [
+        ["algorithm=sac", "env=pendulum", "env.declared.action.high=inf"],
+        ["algorithm=sac", "env=pendulum", "env.declared.action.low=-inf"],
+    ],
     "experience_kind": [
         ["experience=replay"],
         ["algorithm=dqn", "experience=rollout"],
@@ -198,6 +207,7 @@ PAIRS: dict[str, list[list[str]]] = {
         ["baseline=value"],
         ["algorithm=reinforce", "estimator=gae"],
         ["algorithm=a2c", "baseline=value"],
+        ["algorithm=sac", "env=pendulum", "estimator=one_step_td"],
     ],
     "estimator_input": [
         ["++plugins=[config_faults]", "estimator._target_=config_faults.needs_q", "~estimator.lambda_"]
@@ -309,6 +319,8 @@ VALID = [
     ["experiment=ppo_cartpole"],
     ["experiment=ppo_acrobot"],
     ["experiment=ppo_pendulum"],
+    ["experiment=sac_pendulum"],
+    ["algorithm=sac", "env.id=MountainCarContinuous-v0", "optimizer.networks.temperature.learning_rate=1e-4"],
     ["env=pendulum"],
     ["env=mountain_car"],
     ["env=frozen_lake", "network=table"],

@@ -44,6 +44,7 @@ CASES = {
     "dqn_8": ["algorithm=dqn", "total_env_steps=8000", "experience.learning_starts=800", "experience.capacity=4000"],
     "a2c": ["algorithm=a2c", "total_env_steps=6000", "algorithm.shared_encoder=true"],
     "reinforce": ["algorithm=reinforce", "total_env_steps=6000", "experience.num_episodes=6", "experience.num_envs=3"],
+    "sac": ["algorithm=sac", "total_env_steps=3000", "experience.learning_starts=300", "experience.capacity=2000"],
     "value_iteration": [
         "algorithm=value_iteration",
         "env=cliff_walking",
@@ -55,6 +56,7 @@ CASES["ppo"] += ["experience.num_envs=1", "algorithm.num_minibatches=1"]
 CASES["ppo_8"] += ["experience.num_envs=8"]
 CASES["dqn_8"] += ["experience.num_envs=8", "experience.collection_steps=16", "experience.updates_per_collection=2"]
 CASES["dqn_8"] += ["estimator=n_step", "experience.sequence_length=5", "network.layer_norm=true"]
+CASES["sac"] += ["env=pendulum", "network.hidden=[16]", "experience.batch_size=32", "experience.collection_steps=4"]
 CASES["value_iteration"] += ["logger.interval=1"]
 
 Hook = Callable[[str, Path], None]

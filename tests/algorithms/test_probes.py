@@ -6,8 +6,11 @@
     4 action-dependent reward       Q(a) = 1 for a = 1, -1 for a = 0
     5 both                          Q(o, a) = 1 where a matches the sign of o, else -1
 
-Each runs a second or two; values are asserted to TOLERANCE of rewards whose size is 1.
+With continuous actions a in [-1, 1], Q is a in 4 and o a in 5. Each runs a second or two; values are asserted to
+TOLERANCE of rewards whose size is 1.
 """
+
+import math
 
 import pytest
 import torch
@@ -31,6 +34,11 @@ A2C = (
 )  # fmt: skip
 REINFORCE = (
     "algorithm=reinforce", *SHARED, "total_env_steps=4000", "experience.num_episodes=32", "experience.num_envs=16",
+)  # fmt: skip
+SAC = (
+    "algorithm=sac", *SHARED, "total_env_steps=1000", "algorithm.tau=0.1", "env.kwargs={continuous: true}",
+    "experience.num_envs=4", "experience.capacity=1000", "experience.learning_starts=200", "experience.batch_size=64",
+    "experience.collection_steps=8", "experience.updates_per_collection=2",
 )  # fmt: skip
 # Probe: {observation: (value of the best policy, values of both actions)}
 ANSWERS = {
@@ -105,3 +113,48 @@ def test_dqn(number: int) -> None:
         assert learned.tolist() == pytest.approx(q_values, abs=TOLERANCE)
         if q_values[0] != q_values[1]:
             assert learned.argmax().item() == max((0, 1), key=lambda action: q_values[action])
+
+
+def values_of(parts, observation: float, actions: tuple[float, ...] = (-0.7, 0.0, 0.7)) -> torch.Tensor:
+    """[2, A], of both critics."""
+    with torch.no_grad():
+        return parts.state.nets.critic(torch.full((len(actions), 1), observation), torch.tensor(actions).unsqueeze(-1))
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_sac(number: int) -> None:
+    """Starting from a small temperature, so that entropy is worth next to nothing."""
+    parts = trained(*SAC, f"env=probe_{number}", "algorithm.initial_temperature=1e-3", "algorithm.target_entropy=-3")
+    for observation, (value, q_values) in ANSWERS[number].items():
+        slope = (q_values[1] - q_values[0]) / 2
+        expected = [value + slope * a if slope == 0 else slope * a for a in (-0.7, 0.0, 0.7)]
+        for learned in values_of(parts, observation):
+            assert learned.tolist() == pytest.approx(expected, abs=2 * TOLERANCE)
+        action = parts.algorithm.squashed_policy.mode(evaluate(parts.state.nets.actor, observation))
+        if slope != 0:
+            assert action.item() * slope > 0.9
+
+
+def test_sac_values_entropy() -> None:
+    """Probe 3 at a temperature held at 0.5: no action matters, so the best policy is uniform, of log 2 nats.
+
+    Q(1) = 1 as before, Q(0) = gamma (1 + 0.5 log 2); the last step is followed by nothing, so by no entropy either.
+    """
+    parts = trained(
+        *SAC, "env=probe_3", "algorithm.initial_temperature=0.5", "optimizer.networks.temperature.learning_rate=1e-30"
+    )
+    for learned in values_of(parts, 1.0):
+        assert learned.tolist() == pytest.approx([1.0] * 3, abs=2 * TOLERANCE)
+    for learned in values_of(parts, 0.0):
+        assert learned.tolist() == pytest.approx([GAMMA * (1 + 0.5 * math.log(2))] * 3, abs=2 * TOLERANCE)
+
+
+@pytest.mark.parametrize("target", [-1.0, 0.3])
+def test_sac_holds_its_entropy(target: float) -> None:
+    """Probe 4: the temperature is moved until the policy has the entropy asked for (an action in [-1, 1]: h = 1)."""
+    slower = ("optimizer.learning_rate=1e-2", "algorithm.initial_temperature=0.3")
+    parts = trained(*SAC, "env=probe_4", *slower, f"algorithm.target_entropy={target}")
+    observation, noise = torch.zeros(1, 2000, 1), parts.state.draw("test", parts.algorithm.noise(None), 1, 2000)
+    with torch.no_grad():
+        _, metrics = parts.algorithm.actor_loss(parts.state.nets, observation, noise)
+    assert metrics["policy/entropy"].item() == pytest.approx(target, abs=0.25)

@@ -1,5 +1,6 @@
 """The probe environments themselves: their rewards and lengths, by hand."""
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -52,6 +53,16 @@ def test_5_reward_of_the_action_in_its_observation() -> None:
             observations, rewards, ended = episode(5, action, seed)
             assert ended
             assert rewards == [sign * observations[0]]
+
+
+def test_continuous_actions() -> None:
+    for number, sign in ((4, 1.0), (5, None)):
+        env = make_env(IDS[number], {"continuous": True})
+        assert env.action_space == gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        for action in (-1.0, -0.25, 0.5):
+            observation = env.reset(seed=3)[0].item()
+            reward, terminated = env.step(np.array([action], np.float32))[1:3]
+            assert (reward, terminated) == (action * (sign or observation), True)
 
 
 @pytest.mark.parametrize("number", [2, 5])

@@ -115,7 +115,7 @@ def test_log_probabilities_and_statistics() -> None:
     (statistics,) = episodes.statistics()
     assert statistics["episode/count"] == 4
     assert statistics["episode/length"] == statistics["episode/return"] == batch.valid.sum().item() / 4
-    assert episodes.statistics() == {}
+    assert episodes.statistics() == [{}]
     weight = torch.ones(4, requires_grad=True)
     (batch.observation @ weight).sum().backward()  # collected in inference mode, yet it may be learned from
 

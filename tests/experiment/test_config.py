@@ -207,6 +207,7 @@ def test_every_file_of_the_configuration_composes_checks_and_builds() -> None:
         "network/cnn": IMAGES,
         "network/table": ["env=frozen_lake"],
         "algorithm/value_iteration": ["env=taxi"],
+        "algorithm/sac": ["env=pendulum"],
         "network/none": ["algorithm=value_iteration", "env=taxi"],
         "optimizer/none": ["algorithm=value_iteration", "env=taxi"],
         "estimator/none": ["algorithm=value_iteration", "env=taxi"],

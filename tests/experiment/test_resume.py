@@ -96,6 +96,7 @@ def crash_at(n: int) -> Callable[[str, Path], None]:
 MUTATED = {
     "ppo": ["algorithm=ppo", "total_env_steps=900", "experience.rollout_length=30", "algorithm.num_epochs=1"],
     "dqn": ["algorithm=dqn", "total_env_steps=900", "experience.learning_starts=200", "experience.capacity=1000"],
+    "sac": ["algorithm=sac", "total_env_steps=900", "experience.learning_starts=200", "experience.capacity=1000"],
 }
 MUTATED["a2c"] = ["algorithm=a2c", "total_env_steps=900", "algorithm.shared_encoder=true"]
 MUTATED["reinforce"] = [
@@ -106,6 +107,8 @@ MUTATED["reinforce"] = [
 ]
 MUTATED["ppo"] += ["experience.num_envs=2"]
 MUTATED["dqn"] += ["experience.updates_per_collection=3", "env.time_limit=13"]
+MUTATED["sac"] += ["env=pendulum", "env.time_limit=13", "network.hidden=[8]", "experience.batch_size=16", "seed=1"]
+# Seed 1: its best evaluation is not the last, so that to forget it is noticed.
 COMMON = ["checkpoint.interval=300", "checkpoint.keep=20", "logger.interval=130", "evaluation.interval=300"]
 
 
@@ -179,7 +182,7 @@ def test_dropping_any_saved_field_is_noticed(case: str, tmp_path: Path) -> None:
 
 
 def test_mutation_reaches_every_kind_of_state(tmp_path: Path) -> None:
-    """The two cases above together hold each part that a checkpoint can have."""
+    """The cases above together hold each part that a checkpoint can have."""
     names = set()
     for number, overrides in enumerate(MUTATED.values()):
         directory = start([*overrides, *COMMON], tmp_path / str(number))
@@ -190,6 +193,8 @@ def test_mutation_reaches_every_kind_of_state(tmp_path: Path) -> None:
         "state.weights.target_q",
         "state.optimizers.actor.exp_avg_sq",
         "state.streams.minibatches.counter",
+        "state.streams.next actions.counter",
+        "state.optimizers.temperature.exp_avg",
         "experience.collector.vector.episodes.actions",
         "experience.collector.streams.counter",
         "experience.buffer.columns.next_observation",

@@ -33,6 +33,7 @@ ALGORITHMS = {
     "A2C": ["algorithm=a2c", "algorithm.shared_encoder=true"],
     "REINFORCE": ["algorithm=reinforce", "baseline=none"],
     WITH_CRITIC: ["algorithm=reinforce", "baseline=value"],
+    "SAC": ["algorithm=sac", "env=pendulum", "network.hidden=[8]", "experience.learning_starts=100"],
     "ValueIteration": ["algorithm=value_iteration", "env=frozen_lake", "total_env_steps=300"],
 }
 
@@ -72,7 +73,7 @@ def test_the_pages_made_from_the_code_are_fresh() -> None:
     assert (DOCS / "rules.md").read_text() == rules_page()
 
 
-@pytest.mark.parametrize("algorithm", ["PPO", "DQN", "REINFORCE"])
+@pytest.mark.parametrize("algorithm", ["PPO", "DQN", "REINFORCE", "SAC"])
 @pytest.mark.parametrize("other", [["evaluation=none"], ["display=plain"], ["evaluation.policy=sampled"]], ids=" ".join)
 def test_what_must_not_change_a_training_row(algorithm: str, other: list[str], tmp_path: Path) -> None:
     changed = [option for option in TINY if not other[0].startswith("evaluation=none") or "evaluation." not in option]
@@ -255,10 +256,13 @@ def command(module: str, *words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
 
 
+LEARNING_STARTS_LATE = {"sac_pendulum": ["total_env_steps=1100"]}  # an update of 2 x 256 at every step after 1,000
+
+
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in conf_dir().glob("experiment/*.yaml")))
 def test_every_preset_runs_under_debug(experiment: str, tmp_path: Path) -> None:
     line = [f"experiment={experiment}", "debug=tiny", "logger=local", "display=none", "evaluation.num_envs=2"]
-    folder = run_in(tmp_path, *line)
+    folder = run_in(tmp_path, *line, *LEARNING_STARTS_LATE.get(experiment, []))
     assert read_status(folder)["state"] == "finished"
     assert rows_of(folder, "train")[-1]["updates"] >= 2
 

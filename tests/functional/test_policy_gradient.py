@@ -11,6 +11,7 @@ from rlexp.functional.policy_gradient import (
     explained_variance,
     masked_mean,
     standardise,
+    temperature_loss,
 )
 
 
@@ -102,3 +103,12 @@ def test_standardise() -> None:
     assert standardise(torch.full((4,), 3.0)).tolist() == [0.0] * 4  # no division by zero
     x.requires_grad_()
     assert torch.autograd.gradcheck(standardise, (x,))
+
+
+def test_temperature_loss_by_hand() -> None:
+    """Above its target, entropy is worth less: the slope in alpha is entropy minus target, so descent lowers alpha."""
+    for entropy, slope in ((0.5, 1.5), (-3.0, -2.0), (-1.0, 0.0)):
+        temperature = torch.tensor(0.25, requires_grad=True)
+        loss = temperature_loss(temperature, torch.tensor(entropy), -1.0)
+        assert loss.item() == 0.25 * slope
+        assert torch.autograd.grad(loss, temperature)[0].item() == slope

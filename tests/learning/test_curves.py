@@ -14,6 +14,7 @@ BARS = {
     "dqn_cartpole": 475.0,
     "ppo_acrobot": -90.0,
     "a2c_acrobot": -90.0,
+    "sac_pendulum": -200.0,
 }
 
 

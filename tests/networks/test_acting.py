@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlexp.functional.distributions import family_of
+from rlexp.functional.distributions import SquashedGaussian, family_of
 from rlexp.networks.acting import numpy_forward
 from rlexp.networks.heads import policy_network, q_network, value_network
 from rlexp.networks.layers import AppendLogStd, Linear, OneHot, Squeeze, Table, initialise
@@ -24,6 +24,7 @@ ENCODERS = {
 OBSERVATIONS = {"vector": Box((4,)), "integer": Discrete(6)}
 HEADS = {
     "policy": lambda spec, encoder: policy_network(spec, encoder, family_of(spec.action)),
+    "squashed policy": lambda spec, encoder: policy_network(spec, encoder, SquashedGaussian(2, -1.0, 1.0)),
     "value": value_network,
     "q": q_network,
 }

@@ -20,7 +20,7 @@ from rlexp.experience.collector import Collector
 from rlexp.experiment.members import seeds_of
 from rlexp.experiment.schema import Schema, given_fields
 from rlexp.experiment.targets import resolve
-from rlexp.functional.distributions import family_of
+from rlexp.functional.distributions import family_of, squashed_family_of
 from rlexp.optimization import Optimization
 from rlexp.state import TrainState
 from rlexp.streams import derive_seed
@@ -126,6 +126,7 @@ def make_vector(config: Mapping[str, Any], spec: EnvSpec, num_envs: int, episode
 def make_algorithm(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Algorithm:
     makers = {
         "policy": lambda: family_of(spec.action),
+        "squashed_policy": lambda: squashed_family_of(spec.action),
         "estimator": lambda: schema.make(config["estimator"], "estimator"),
         "exploration": lambda: schema.make(config["exploration"], "exploration"),
         "baseline": lambda: schema.make(config["baseline"], "baseline") if config["baseline"] is not None else None,

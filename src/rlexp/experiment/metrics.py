@@ -11,11 +11,15 @@ from torch import Tensor
 
 WITH_CRITIC = "REINFORCE with a critic"
 POLICY = frozenset({"PPO", "A2C", "REINFORCE"})
-CRITIC = frozenset({"PPO", "A2C", WITH_CRITIC})
+SOFT = frozenset({"SAC"})
+ACTOR = POLICY | SOFT
+STATE_VALUE = frozenset({"PPO", "A2C", WITH_CRITIC})
+CRITIC = STATE_VALUE | SOFT
 CLIPPED = frozenset({"PPO"})
-Q = frozenset({"DQN", "ValueIteration"})
-VALUE = CRITIC | Q
-STEPPED = POLICY | {"DQN"}
+REPLAYED = frozenset({"DQN", "SAC"})
+Q = frozenset({"DQN", "SAC", "ValueIteration"})
+VALUE = STATE_VALUE | Q
+STEPPED = ACTOR | {"DQN"}
 ALL = STEPPED | {"ValueIteration"}
 
 
@@ -48,18 +52,25 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         "loss/actor",
         "negative surrogate objective of the policy, without the entropy bonus: a mean over steps, for REINFORCE over "
-        "episodes of the sum of their steps",
+        "episodes of the sum of their steps; of SAC temperature x log pi - Q",
         "mean",
-        POLICY,
+        ACTOR,
     ),
-    Metric("loss/critic", "half the mean squared distance of V to its target, before value_coef", "mean", CRITIC),
+    Metric(
+        "loss/critic",
+        "half the mean squared distance of V, or Q, to its target, before value_coef; summed over twin critics",
+        "mean",
+        CRITIC,
+    ),
+    Metric("loss/temperature", "temperature x (entropy - target entropy)", "mean", SOFT),
     Metric("loss/q", "Huber loss of the TD error", "mean", frozenset({"DQN"})),
     Metric(
         "policy/entropy",
-        "entropy of the policy that acts, nats; of the epsilon-greedy one for Q-learning",
+        "entropy of the policy that acts, nats; of the epsilon-greedy one for Q-learning; of SAC from samples, -log pi",
         "mean",
         STEPPED,
     ),
+    Metric("policy/temperature", "weight of the entropy, reward per nat", "mean", SOFT),
     Metric("policy/approx_kl", "KL(old, new) from samples, mean of (ratio - 1) - log ratio", "mean", CLIPPED),
     Metric("policy/clip_fraction", "share of samples whose ratio is outside 1 +- clip_ratio", "mean", CLIPPED),
     Metric("policy/steps_taken", "share of the minibatch steps taken before target_kl ended them", "mean", CLIPPED),
@@ -79,14 +90,17 @@ TABLE: tuple[Metric, ...] = (
         "mean",
         frozenset({"ValueIteration"}),
     ),
-    Metric("value/explained_variance", "1 - Var(target - V) / Var(target): 1 is perfect, 0 a constant", "mean", CRITIC),
+    Metric(
+        "value/explained_variance", "1 - Var(target - V) / Var(target): 1 is perfect, 0 a constant", "mean", STATE_VALUE
+    ),
     Metric("optimizer/learning_rate", "present value of the schedule", "present", STEPPED),
-    Metric("optimizer/grad_norm_actor", "2-norm of the actor's gradient before clipping", "mean", POLICY),
+    Metric("optimizer/grad_norm_actor", "2-norm of the actor's gradient before clipping", "mean", ACTOR),
     Metric("optimizer/grad_norm_critic", "2-norm of the critic's gradient before clipping", "mean", CRITIC),
     Metric("optimizer/grad_norm_encoder", "2-norm of the shared encoder's gradient before clipping", "mean"),
+    Metric("optimizer/grad_norm_temperature", "size of the gradient of log temperature before clipping", "mean", SOFT),
     Metric("optimizer/grad_norm_q", "2-norm of the Q network's gradient before clipping", "mean", frozenset({"DQN"})),
     Metric("exploration/epsilon", "probability of a random action", "present", frozenset({"DQN"})),
-    Metric("replay/size", "transitions in the buffer", "present", frozenset({"DQN"})),
+    Metric("replay/size", "transitions in the buffer", "present", REPLAYED),
     Metric(
         "time/fps",
         "environment steps per second of wall time since the last row, everything included",
@@ -95,7 +109,7 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric("time/act", "seconds choosing actions since the last row", "present", STEPPED),
     Metric("time/env", "seconds in the environments", "present", STEPPED),
-    Metric("time/sample", "seconds drawing batches from the buffer", "present", frozenset({"DQN"})),
+    Metric("time/sample", "seconds drawing batches from the buffer", "present", REPLAYED),
     Metric("time/update", "seconds in the algorithm's update", "present", ALL),
     Metric("time/report", "seconds logging, evaluating and saving", "present", ALL),
     Metric("time/other", "seconds of the loop itself and of assembling batches", "present", ALL),

@@ -4,13 +4,15 @@ A rule takes the checked configuration, the environment's spec and the resolved 
 wrong and what to do, or None. docs/rules.md lists them, from here.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from rlexp.envs.cartpole import is_cartpole
 from rlexp.experiment.intervals import INTERVALS
+from rlexp.experiment.schema import given_fields
 from rlexp.networks.torso import observation_kind
-from rlexp.types import EnvSpec
+from rlexp.types import Box, EnvSpec
 
 
 class Choice(NamedTuple):
@@ -31,6 +33,19 @@ def action_space(c: Choice) -> str | None:
     return (
         f"{c.algorithm.__name__} needs {' or '.join(sorted(c.algorithm.actions))} actions, {c.spec.id} has "
         f"{c.spec.action.kind} ones; choose another algorithm or env"
+    )
+
+
+def bounded_actions(c: Choice) -> str | None:
+    """The algorithm squashes actions into bounds; the environment's have none, or other ones in each dimension."""
+    action = c.spec.action
+    if "squashed_policy" not in given_fields(c.algorithm) or not isinstance(action, Box):
+        return None
+    if math.isfinite(action.low) and math.isfinite(action.high):
+        return None
+    return (
+        f"{c.algorithm.__name__} needs actions between one finite low and one finite high, {c.spec.id} has none; "
+        "rescale its actions or choose another algorithm"
     )
 
 
@@ -246,6 +261,7 @@ def unused_workers(c: Choice) -> str | None:
 
 RULES: tuple[Callable[[Choice], str | None], ...] = (
     action_space,
+    bounded_actions,
     experience_kind,
     needs_model,
     seeds_of_a_sweep,
@@ -268,7 +284,7 @@ RULES: tuple[Callable[[Choice], str | None], ...] = (
     unused_workers,
 )
 
-SPACE_RULES = frozenset({"action_space", "needs_model", "network_input"})
+SPACE_RULES = frozenset({"action_space", "bounded_actions", "needs_model", "network_input"})
 """Rules that look at the environment's spaces: they come last where a probe must be started for them."""
 
 

@@ -32,6 +32,23 @@ def approx_kl(log_ratio: Tensor) -> Tensor:
     return (log_ratio.exp() - 1 - log_ratio).mean()
 
 
+def temperature_loss(temperature: Tensor, entropy: Tensor, target_entropy: float) -> Tensor:
+    """The dual objective of an entropy constraint, to be minimised over the temperature.
+
+        J(α) = α (H(π) − H̄)            H(π) = E[ −log π(a|s) ]
+
+    α falls while the policy's entropy is above its target and rises while it is below.
+
+    Args:
+        temperature: 0-d, α > 0.  entropy: 0-d, H(π), a constant.  target_entropy: H̄.  All but α in nats.
+    Returns:
+        0-d.
+
+    Haarnoja et al. 2018, arXiv:1812.05905, eq. 18.
+    """
+    return temperature * (entropy - target_entropy)
+
+
 def masked_mean(x: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean over the elements where `valid` is 1, over all where it is None. Returns 0-d."""
     return x.mean() if valid is None else (x * valid).sum() / valid.sum()
