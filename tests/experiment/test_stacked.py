@@ -19,6 +19,9 @@ SEEDS = [3, 0, 7]
 CASES = {
     "ppo": ["algorithm=ppo", "experience.rollout_length=50", "experience.num_envs=4", "algorithm.num_epochs=2"],
     "ppo, target_kl": ["algorithm=ppo", "experience.rollout_length=20", "algorithm.target_kl=0.001"],
+    "a2c": ["algorithm=a2c", "experience.rollout_length=10"],
+    "a2c, one encoder": ["algorithm=a2c", "experience.rollout_length=10", "algorithm.shared_encoder=true"],
+    "sac": ["algorithm=sac", "env=pendulum", "experience.learning_starts=300", "network.hidden=[64,64]"],
     "dqn": ["algorithm=dqn", "experience.learning_starts=200", "network.hidden=[32,32]"],
     "dqn, n steps": [
         "algorithm=dqn", "experience.learning_starts=200", "experience.num_envs=2", "estimator=n_step",
@@ -33,13 +36,13 @@ def stacked(tmp_path: Path, *overrides: str, seeds: list[int] = SEEDS) -> Path:
 
 @pytest.mark.parametrize("case", CASES)
 def test_each_seed_equals_itself_alone(case: str, tmp_path: Path) -> None:
-    together = stacked(tmp_path, "env=cartpole", *CASES[case])
+    together = stacked(tmp_path, *CASES[case])
     standing = {one.folder.name: one for one in standings(together)[0]}
     assert list(standing) == [together.name, "s0", "s3", "s7"]
     assert {one.state for one in standing.values()} == {"finished"}
     assert read_results(together).keys() == set(SEEDS)
     for seed in SEEDS:
-        single = run_in(tmp_path, *TINY, f"seed={seed}", "env=cartpole", *CASES[case])
+        single = run_in(tmp_path, *TINY, f"seed={seed}", *CASES[case])
         folder = together / f"s{seed}"
         assert len(rows_of(folder)) >= 8
         assert rows_of(folder) == rows_of(single)
