@@ -54,13 +54,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_others() -> None:
         assert not torch.equal(weights[0][name], weights[2][name])
 
 
-def test_noise_is_fresh_for_each_update_and_each_purpose() -> None:
-    state = built(*SMALL).state
-    noise = SquashedGaussian(1, -2.0, 2.0).noise
-    drawn = [state.draw(purpose, noise, 1, 8) for purpose in ("next actions", "actions", "next actions", "actions")]
-    assert all(not torch.equal(drawn[i], drawn[j]) for i in range(4) for j in range(i))
-
-
 # --------------------------------------------------------------------------------------------- the losses, by hand
 
 POLICY = SquashedGaussian(1, -2.0, 2.0)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rlexp.cli import multirun
 from rlexp.cli.check import command as check_command
 from rlexp.cli.main import command as main_command
 from rlexp.cli.status import command as status_command
@@ -61,7 +62,7 @@ def test_what_cannot_be_launched_is_refused_before_anything_is_made(
 
 def test_a_launcher_needs_a_sweep() -> None:
     with pytest.raises(ConfigError, match="add -m"):
-        main_command(["hydra/launcher=joblib"])
+        check_command(["hydra/launcher=joblib"])
 
 
 def test_a_launcher_says_how_many_run_at_once() -> None:
@@ -144,6 +145,20 @@ def test_a_signal_stops_the_sweep_and_the_same_command_goes_on(
     monkeypatch.undo()
     assert main_command(line) == 0
     assert capsys.readouterr().out.count("finished:") == 2
+
+
+def test_a_signal_between_two_jobs_stops_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def ended_but_for_wandb(job: Any) -> None:
+        begun.append(job)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(multirun, "run_one", ended_but_for_wandb)
+    with pytest.raises(Interrupted, match="the sweep was stopped") as error:
+        main_command(["-m", "seed=0,1", *LAKE, f"outputs={tmp_path}"])
+    assert error.value.code == 130
+    assert len(begun) == 1
 
 
 def test_the_same_sweep_does_not_run_twice_at_once(tmp_path: Path) -> None:
@@ -294,7 +309,11 @@ def test_a_stopped_sweep_leaves_no_job_running_and_each_has_saved(number: int, c
     process.send_signal(number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == code
-    wait_for(lambda: not any(is_locked(run) for run in runs))
+    try:
+        wait_for(lambda: not any(is_locked(run) for run in runs))
+    finally:  # nothing is left at work for others to find
+        for run in filter(is_locked, runs):
+            os.kill(int((run / "lock").read_text().split()[1]), signal.SIGKILL)
     for run in runs:
         stand = standing_of(run)
         assert (stand.state, stand.exit_code) == ("interrupted", 75 if number == signal.SIGKILL else code)

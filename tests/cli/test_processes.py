@@ -11,7 +11,7 @@ import pytest
 from rlexp.cli.processes import last_words, run_side_by_side
 from tests.experiment.wandb_runs import wait_for
 
-ENDLESS = "trap 'echo saved; exit 75' TERM; trap 'echo hurried' INT; echo on; while :; do sleep 0.02; done"
+LONG = "trap 'exit 75' TERM; trap 'echo hurried' INT; echo on; for i in $(seq 1000); do sleep 0.02; done; exit 1"
 
 
 def side_by_side(folder: Path, scripts: list[str], at_once: int = 2, begun=lambda i: None):
@@ -57,7 +57,7 @@ def test_a_signal_reaches_all_that_run_and_nothing_new_begins(tmp_path: Path) ->
             os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    received, statuses, _ = side_by_side(tmp_path, [ENDLESS] * 4, begun=stop)
+    received, statuses, _ = side_by_side(tmp_path, [LONG] * 4, begun=stop)
     assert received == signal.SIGTERM
     assert statuses == {0: 75, 1: 75}
     assert signal.getsignal(signal.SIGTERM) is before
@@ -69,7 +69,7 @@ def test_a_third_signal_kills(tmp_path: Path) -> None:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGINT)
 
-    received, statuses, _ = side_by_side(tmp_path, [ENDLESS], begun=stop)
+    received, statuses, _ = side_by_side(tmp_path, [LONG], begun=stop)
     assert received == signal.SIGINT
     assert statuses == {0: -signal.SIGKILL}
 

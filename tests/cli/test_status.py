@@ -1,5 +1,6 @@
 """How runs stand, from folders made by hand: what is said of them, and that nobody is hindered."""
 
+import fcntl
 import json
 import re
 import subprocess
@@ -141,6 +142,9 @@ def test_reading_makes_nothing_and_hinders_nobody(outputs: Path) -> None:
     run = outputs / "ppo_x" / "0123abcd" / "s4"
     never_held = outputs / "dqn_y"
     assert not is_locked(never_held)
+    with open(run / "lock") as another_reader:
+        fcntl.flock(another_reader, fcntl.LOCK_SH)
+        assert not is_locked(run)
     command([str(outputs)])
     assert sorted((path, path.stat().st_mtime_ns) for path in outputs.rglob("*")) == before
     done = threading.Event()

@@ -31,7 +31,7 @@ ALGORITHMS = {
     "PPO": ["algorithm=ppo", "experience.rollout_length=10"],
     "DQN": ["algorithm=dqn", "experience.learning_starts=100"],
     "A2C": ["algorithm=a2c", "algorithm.shared_encoder=true"],
-    "REINFORCE": ["algorithm=reinforce", "baseline=none"],
+    "REINFORCE": ["algorithm=reinforce", "baseline=none", "experience.num_episodes=2", "experience.num_envs=2"],
     WITH_CRITIC: ["algorithm=reinforce", "baseline=value"],
     "SAC": ["algorithm=sac", "env=pendulum", "network.hidden=[8]", "experience.learning_starts=100"],
     "ValueIteration": ["algorithm=value_iteration", "env=frozen_lake", "total_env_steps=300"],

@@ -24,8 +24,6 @@ def read_status(directory: Path) -> dict[str, Any]:
 
 def record_killed(directory: Path, exit_code: int, error: str) -> None:
     """Say in status.json that a run failed whose process was killed. One that goes on again is left alone."""
-    if read_status(directory).get("state") != RUNNING:
-        return
     with contextlib.suppress(StorageError), locked(directory):
         if read_status(directory).get("state") == RUNNING:
             write_json(directory / "status.json", {"state": FAILED, "exit_code": exit_code, "error": error})
