@@ -28,6 +28,7 @@ from rlexp import storage
 from rlexp.experiment.check import Checked, check
 from rlexp.experiment.compose import compose_jobs
 from rlexp.experiment.display import Display
+from rlexp.experiment.members import folders_of
 from rlexp.experiment.run import choose_directory, run
 
 SHORT = [
@@ -57,6 +58,8 @@ CASES["ppo_8"] += ["experience.num_envs=8"]
 CASES["dqn_8"] += ["experience.num_envs=8", "experience.collection_steps=16", "experience.updates_per_collection=2"]
 CASES["dqn_8"] += ["estimator=n_step", "experience.sequence_length=5", "network.layer_norm=true"]
 CASES["sac"] += ["env=pendulum", "network.hidden=[16]", "experience.batch_size=32", "experience.collection_steps=4"]
+CASES["ppo_stacked"] = [*CASES["ppo_8"], "experience.num_envs=4", "seeds=[0,1,2]"]
+CASES["dqn_stacked"] = [*CASES["dqn"], "seeds=[0,1,2]"]
 CASES["value_iteration"] += ["logger.interval=1"]
 
 Hook = Callable[[str, Path], None]
@@ -104,14 +107,20 @@ def _checked_once(overrides: tuple[str, ...]) -> Checked:
 
 def remains(overrides: Sequence[str], outputs: Path) -> dict[str, Any]:
     """What a finished run left, without times: rows, final weights, the newest checkpoint."""
-    directory = choose_directory(_checked(tuple(overrides), str(outputs)).config)
+    config = _checked(tuple(overrides), str(outputs)).config
+    directory = choose_directory(config)
+    newest = max((directory / "checkpoints").glob("[0-9]*"))
+    left = {f"s{seed}": _of_seed(folder) for seed, folder in folders_of(config, directory).items()}
+    return {**left, "checkpoint": storage.load_tree(newest), "name": newest.name}
+
+
+def _of_seed(folder: Path) -> dict[str, Any]:
     rows = [
         {key: value for key, value in row.items() if not key.startswith("time/")}
-        for row in storage.read_rows(directory / "rows.jsonl")
+        for row in storage.read_rows(folder / "rows.jsonl")
     ]
-    newest = max((directory / "checkpoints").glob("[0-9]*"))
-    weights = storage.load_tree(directory / "weights" / "final") if (directory / "weights" / "final").exists() else {}
-    return {"rows": rows, "weights": weights, "checkpoint": storage.load_tree(newest), "name": newest.name}
+    final = folder / "weights" / "final"
+    return {"rows": rows, "weights": storage.load_tree(final) if final.exists() else {}}
 
 
 def difference(a: Any, b: Any, where: str = "") -> str | None:
@@ -186,7 +195,7 @@ def every_sweep(folder: Path) -> tuple[int, str | None]:
     overrides = [*SHORT, *CASES["value_iteration"]]
     assert live(overrides, folder / "undisturbed") == 0
     expected = remains(overrides, folder / "undisturbed")
-    sweeps = sum(row["kind"] == "train" for row in expected["rows"])
+    sweeps = sum(row["kind"] == "train" for row in expected["s0"]["rows"])
     for n in range(1, sweeps + 1):
         outputs = folder / f"sweep{n}"
         status = live(overrides, outputs, die_at(n, "fsync", "rows.jsonl"))

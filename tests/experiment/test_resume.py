@@ -47,7 +47,13 @@ def _checked_once(overrides: tuple[str, ...]) -> Checked:
     return check(job.config, job.overrides)
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("ppo", "dqn", "value_iteration", "reinforce", "dqn_stacked")
+"""One of each kind of experience, alone and stacked; the others take minutes."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
 def test_killed_runs_equal_the_undisturbed_one(case: str, tmp_path: Path) -> None:
     overrides = [*SHORT, *CASES[case], *([] if case == "value_iteration" else ["total_env_steps=2000"])]
     assert live(overrides, tmp_path / "undisturbed") == 0

@@ -34,7 +34,12 @@ def stacked(tmp_path: Path, *overrides: str, seeds: list[int] = SEEDS) -> Path:
     return run_in(tmp_path, *TINY, f"seeds={seeds}".replace(" ", ""), *overrides)
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("ppo, target_kl", "a2c, one encoder", "sac", "dqn, n steps")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
 def test_each_seed_equals_itself_alone(case: str, tmp_path: Path) -> None:
     together = stacked(tmp_path, *CASES[case])
     standing = {one.folder.name: one for one in standings(together)[0]}
