@@ -63,8 +63,8 @@ def test_shapes_and_types(spec: EnvSpec) -> None:
     assert batch.action.dtype == (torch.int64 if spec.action.kind == "discrete" else torch.float32)
     for name in ("reward", "terminated", "truncated", "time"):
         assert getattr(batch, name).shape == (1, 1, 5)
-    assert batch.log_prob is None
-    assert set(COLUMNS) == set(Transition._fields) - {"log_prob"}
+    assert batch.log_prob is batch.valid is None
+    assert set(COLUMNS) == set(Transition._fields) - {"log_prob", "valid"}
 
 
 @every_spec
