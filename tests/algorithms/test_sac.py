@@ -175,7 +175,7 @@ def test_losses_and_gradients_are_mapped_over_seeds() -> None:
         observation=torch.randn(3, 1, 6, 3, generator=generator), action=torch.rand(3, 1, 6, 1, generator=generator),
         reward=torch.randn(3, 1, 6, generator=generator), terminated=torch.zeros(3, 1, 6),
         truncated=torch.zeros(3, 1, 6), next_observation=torch.randn(3, 1, 6, 3, generator=generator),
-        time=torch.zeros(3, 1, 6).long(), log_prob=torch.zeros(3, 1, 6),
+        time=torch.zeros(3, 1, 6).long(), log_prob=torch.zeros(3, 1, 6), valid=torch.ones(3, 1, 6),
     )  # fmt: skip
     noise = torch.randn(3, 1, 6, 1, generator=generator)
     losses = {

@@ -47,8 +47,8 @@ def _checked_once(overrides: tuple[str, ...]) -> Checked:
     return check(job.config, job.overrides)
 
 
-QUICK = ("ppo", "dqn", "value_iteration", "reinforce", "dqn_stacked")
-"""One of each kind of experience, alone and stacked; the others take minutes."""
+QUICK = ("ppo", "dqn", "value_iteration", "reinforce")
+"""One of each kind of experience; the others take minutes."""
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ class Crash(BaseException):
     """Nobody expects it."""
 
 
-@pytest.mark.parametrize("num_envs", [1, 4])
+@pytest.mark.parametrize("num_envs", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_a_run_that_crashed_under_one_vector_goes_on_under_another(num_envs: int, tmp_path: Path) -> None:
     """In this process: a fork of it must not share its fork server."""
     overrides = ["algorithm=ppo", "total_env_steps=480", "experience.rollout_length=12", "algorithm.num_minibatches=2"]
@@ -164,7 +164,9 @@ def resumed_from(tree: Any, origin: Path, checkpoint: str, overrides: list[str],
     return difference(expected, remains([*SHORT, *overrides], outputs))
 
 
-@pytest.mark.parametrize("case", MUTATED)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in ("ppo", "dqn") else pytest.mark.slow) for case in MUTATED]
+)
 def test_dropping_any_saved_field_is_noticed(case: str, tmp_path: Path) -> None:
     overrides = [*MUTATED[case], *COMMON]
     origin = start(overrides, tmp_path / "undisturbed")
