@@ -69,6 +69,10 @@ def check_actor_critic(parts, number: int) -> None:
             assert probability[best] > 0.95
 
 
+SOME = [pytest.param(number, marks=() if number in (3, 5) else pytest.mark.slow) for number in ANSWERS]
+"""Discounting and the whole by default, for algorithms that share what PPO and DQN are held to; all in the slow tier."""
+
+
 @pytest.mark.parametrize("number", ANSWERS)
 def test_ppo(number: int) -> None:
     check_actor_critic(trained(*PPO, f"env=probe_{number}"), number)
@@ -84,7 +88,7 @@ def test_ppo_with_a_shared_encoder() -> None:
     check_actor_critic(trained(*PPO, "env=probe_5", "algorithm.shared_encoder=true"), 5)
 
 
-@pytest.mark.parametrize("number", ANSWERS)
+@pytest.mark.parametrize("number", SOME)
 def test_a2c(number: int) -> None:
     check_actor_critic(trained(*A2C, f"env=probe_{number}"), number)
 
@@ -93,7 +97,7 @@ def test_a2c_with_a_shared_encoder() -> None:
     check_actor_critic(trained(*A2C, "env=probe_5", "algorithm.shared_encoder=true"), 5)
 
 
-@pytest.mark.parametrize("number", ANSWERS)
+@pytest.mark.parametrize("number", SOME)
 def test_reinforce(number: int) -> None:
     check_actor_critic(trained(*REINFORCE, f"env=probe_{number}"), number)
 
@@ -121,7 +125,7 @@ def values_of(parts, observation: float, actions: tuple[float, ...] = (-0.7, 0.0
         return parts.state.nets.critic(torch.full((len(actions), 1), observation), torch.tensor(actions).unsqueeze(-1))
 
 
-@pytest.mark.parametrize("number", ANSWERS)
+@pytest.mark.parametrize("number", SOME)
 def test_sac(number: int) -> None:
     """Starting from a small temperature, so that entropy is worth next to nothing."""
     parts = trained(*SAC, f"env=probe_{number}", "algorithm.initial_temperature=1e-3", "algorithm.target_entropy=-3")

@@ -123,9 +123,9 @@ def test_a_mirror_that_cannot_start_is_a_line(tmp_path: Path, monkeypatch: pytes
 def test_killed_run_is_failed_and_its_continuation_is_one_whole_run(tmp_path: Path) -> None:
     outputs = tmp_path / "o"
     overrides = [*TINY, f"outputs={outputs}", "total_env_steps=3_000", "logger.interval=200", "checkpoint.interval=400"]
-    slow = "import sys, time; from rlexp.experiment.rows import Rows; write = Rows.write_training_row\n"
+    slow = "import sys, time; from rlexp.experiment.rows import Rows; write = Rows.write_training_rows\n"
     slow += "def slowly(*given): time.sleep(0.2); write(*given)\n"
-    slow += "Rows.write_training_row = slowly\nfrom rlexp.cli.main import main; main()"
+    slow += "Rows.write_training_rows = slowly\nfrom rlexp.cli.main import main; main()"
     process = subprocess.Popen([sys.executable, "-c", slow, *overrides], stderr=subprocess.DEVNULL)
     wait_for(lambda: list(outputs.glob("*/*/*/rows.jsonl")))
     directory = run_of(outputs)
