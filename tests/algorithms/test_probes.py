@@ -70,7 +70,7 @@ def check_actor_critic(parts, number: int) -> None:
 
 
 SOME = [pytest.param(number, marks=() if number in (3, 5) else pytest.mark.slow) for number in ANSWERS]
-"""Discounting and the whole by default, for algorithms that share what PPO and DQN are held to; all in the slow tier."""
+"""Discounting and the whole by default, for algorithms that share what PPO and DQN are held to; the rest is slow."""
 
 
 @pytest.mark.parametrize("number", ANSWERS)
