@@ -70,7 +70,8 @@ class Crash(BaseException):
     """Nobody expects it."""
 
 
-@pytest.mark.parametrize("num_envs", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_envs", [1, 4])
 def test_a_run_that_crashed_under_one_vector_goes_on_under_another(num_envs: int, tmp_path: Path) -> None:
     """In this process: a fork of it must not share its fork server."""
     overrides = ["algorithm=ppo", "total_env_steps=480", "experience.rollout_length=12", "algorithm.num_minibatches=2"]

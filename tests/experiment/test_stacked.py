@@ -34,7 +34,7 @@ def stacked(tmp_path: Path, *overrides: str, seeds: list[int] = SEEDS) -> Path:
     return run_in(tmp_path, *TINY, f"seeds={seeds}".replace(" ", ""), *overrides)
 
 
-QUICK = ("ppo, target_kl", "sac", "dqn, n steps")
+QUICK = ("ppo, target_kl", "dqn, n steps")
 
 
 @pytest.mark.parametrize(
