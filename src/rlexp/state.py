@@ -17,7 +17,7 @@ from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
 from rlexp.networks.acting import numpy_forward
-from rlexp.networks.layers import initialise
+from rlexp.networks.layers import Linear, initialise
 from rlexp.optimization import Flat, Optimization, Trained
 from rlexp.streams import Stream, derive_seed
 from rlexp.types import Metrics, Noise, Progress
@@ -59,6 +59,10 @@ class TrainState:
         for index, (name, module) in enumerate(networks.items()):
             rows = [_initial(module, derive_seed(s, "initialisation", index)) for s in self.seeds]
             self.flats[name] = Flat(module, (torch.stack(rows) if self.stacked else rows[0]).to(device))
+            if self.stacked:
+                for layer in module.modules():
+                    if isinstance(layer, Linear):
+                        layer.num_seeds = len(self.seeds)
         for target, source in targets.items():
             self.flats[target].values.copy_(self.flats[source].values)
             for leaf in self.flats[target].leaves.values():

@@ -6,21 +6,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rlexp.networks.per_seed import linear_per_seed
+
 SQRT2 = math.sqrt(2)
 
 
 class Linear(nn.Linear):
-    """A linear layer that remembers the gain of its initialisation and draws nothing when it is made."""
+    """A linear layer that remembers the gain of its initialisation and draws nothing when it is made.
+
+    num_seeds: how many seeds' parameters it is called with under vmap; None: its own. The train state sets it.
+    """
+
+    num_seeds: int | None = None
 
     def __init__(self, in_features: int, out_features: int, gain: float = SQRT2) -> None:
         super().__init__(in_features, out_features)
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
-        # A matrix product with one column rounds otherwise alone than in a stack of seeds; a product and a sum do not.
-        if self.out_features == 1:
-            return (x * self.weight[0]).sum(-1, keepdim=True) + self.bias
-        return super().forward(x)
+        if self.num_seeds is None:
+            return super().forward(x)
+        return linear_per_seed(x, self.weight, self.bias, self.num_seeds)
 
     def reset_parameters(self) -> None:
         """Nothing: `initialise` fills the weights, from a generator with an owner."""
