@@ -171,7 +171,7 @@ def ranges(config: Mapping[str, Any]) -> Iterator[tuple[str, Range]]:
 def unknown_choices() -> Iterator[Fault]:
     for group in ("algorithm", "env", "experience", "estimator", "baseline", "network", "optimizer", "evaluation"):
         yield Fault("unknown choice", [f"{group}=nonsense"])
-    for group in ("exploration", "logger", "execution", "debug", "experiment"):
+    for group in ("exploration", "logger", "execution", "debug", "experiment", "normalization"):
         yield Fault("unknown choice", [f"{group}=nonsense"])
     for typo in ("algorithm=pp", "algorithm=dqnn", "env=cartpol", "network=mpl", "experiment=dqn_cartpol"):
         yield Fault("unknown choice", [typo])
@@ -200,6 +200,13 @@ PAIRS: dict[str, list[list[str]]] = {
         ["algorithm=reinforce", "execution.vector=async"],
     ],
     "seeds_of_a_sweep": [["algorithm=value_iteration", "env=taxi", "seeds=[0,1]"]],
+    "normalised_experience": [
+        ["algorithm=value_iteration", "env=taxi", "normalization=rewards"],
+    ],
+    "normalised_observation": [
+        ["env=frozen_lake", "normalization=observations"],
+        ["env.id=Taxi-v4", "normalization=observations_and_rewards"],
+    ],
     "needed_part": [["estimator=none"], ["network=none"], ["optimizer=none"], ["algorithm=dqn", "exploration=none"]],
     "unused_part": [
         ["exploration=epsilon_greedy"],
@@ -321,7 +328,9 @@ VALID = [
     ["experiment=ppo_pendulum"],
     ["experiment=sac_pendulum"],
     ["algorithm=sac", "env.id=MountainCarContinuous-v0", "optimizer.networks.temperature.learning_rate=1e-4"],
-    ["env=pendulum"],
+    ["env=pendulum", "normalization=observations_and_rewards", "normalization.reward_clip=5"],
+    ["algorithm=sac", "env=pendulum", "normalization=observations"],
+    ["env=frozen_lake", "normalization=rewards"],
     ["env=mountain_car"],
     ["env=frozen_lake", "network=table"],
     ["env=taxi", "network=linear"],

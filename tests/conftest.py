@@ -44,6 +44,17 @@ def env_choices() -> list[Any]:
     return choices
 
 
+def preset_choices() -> list[Any]:
+    """Every file of the `experiment` group as a parameter; skipped where its simulator is not installed."""
+    skipped = {choice.values[0]: choice.marks for choice in env_choices()}
+    choices = []
+    for path in sorted((CONF / "experiment").glob("*.yaml")):
+        defaults = yaml.safe_load(path.read_text())["defaults"]
+        env = next(node["override /env"] for node in defaults if "override /env" in node)
+        choices.append(pytest.param(path.stem, marks=skipped[env]))
+    return choices
+
+
 @pytest.fixture
 def progress() -> Callable[..., Progress]:
     """A Progress at a number of environment steps."""

@@ -10,8 +10,9 @@ from rlexp.clock import Clock
 from rlexp.envs.make import make_env
 from rlexp.envs.vector import SyncVector
 from rlexp.experience.collector import Collector
+from rlexp.experience.normalization import Normaliser
 from rlexp.streams import derive_seed
-from rlexp.types import Noise, Progress
+from rlexp.types import EnvSpec, Noise, Progress
 from tests.conftest import env_spec
 
 START = Progress(0, 0, 100_000)
@@ -33,6 +34,13 @@ class NoiseActor:
 
     def log_prob(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         return observation.sum(-1) + action
+
+
+def make_normaliser(
+    spec: EnvSpec, num_envs: int = 1, seeds: int = 1, observations: float | None = None, rewards: float | None = None
+) -> Normaliser:
+    """With gamma 0.5; by default one that leaves all as it is."""
+    return Normaliser(spec, num_envs, list(range(seeds)), 0.5, observation_clip=observations, reward_clip=rewards)
 
 
 def make_collector(

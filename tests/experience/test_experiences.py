@@ -9,7 +9,7 @@ from rlexp.experience.rollout import Rollout
 from rlexp.experience.sweep import Sweep
 from rlexp.storage import load_tree, save_tree
 from rlexp.types import MDP, Transition, Update
-from tests.experience.parts import START, NoiseActor, make_collector
+from tests.experience.parts import START, NoiseActor, make_collector, make_normaliser
 
 RATES = {
     "capacity": 50, "batch_size": 4, "sequence_length": 1, "learning_starts": 20, "collection_steps": 6,
@@ -18,7 +18,15 @@ RATES = {
 
 
 def make_replay(num_envs: int = 2, **changes) -> Replay:
-    return Replay(make_collector(num_envs=num_envs), Clock(), [0], num_envs=num_envs, **{**RATES, **changes})
+    collector = make_collector(num_envs=num_envs)
+    return Replay(
+        collector, make_normaliser(collector.vector.spec), Clock(), [0], num_envs=num_envs, **{**RATES, **changes}
+    )
+
+
+def make_rollout(length: int, num_envs: int = 2) -> Rollout:
+    collector = make_collector(num_envs=num_envs)
+    return Rollout(collector, make_normaliser(collector.vector.spec), rollout_length=length, num_envs=num_envs)
 
 
 def same(one: Transition, other: Transition) -> bool:
@@ -33,7 +41,7 @@ def clone(batch: Transition) -> Transition:
 
 
 def test_rollout_gives_fresh_data_with_their_log_probabilities() -> None:
-    rollout = Rollout(make_collector(num_envs=3), rollout_length=7, num_envs=3)
+    rollout = make_rollout(7, 3)
     first = clone(rollout.next(NoiseActor(), START))
     second = clone(rollout.next(NoiseActor(), START))
     for batch in (first, second):
@@ -48,14 +56,14 @@ def test_rollout_gives_fresh_data_with_their_log_probabilities() -> None:
 
 def test_a_rollout_can_be_learned_from() -> None:
     """Collected in inference mode, yet its tensors may stand in a graph."""
-    batch = Rollout(make_collector(), rollout_length=3, num_envs=2).next(NoiseActor(), START)
+    batch = make_rollout(3).next(NoiseActor(), START)
     weight = torch.ones(4, requires_grad=True)
     (batch.observation @ weight).sum().backward()
     assert weight.grad is not None
 
 
 def test_rollout_resumes(tmp_path) -> None:
-    rollout, resumed = (Rollout(make_collector(), rollout_length=9, num_envs=2) for _ in range(2))
+    rollout, resumed = (make_rollout(9) for _ in range(2))
     rollout.next(NoiseActor(), START)
     save_tree(tmp_path / "a", rollout.state_dict())
     resumed.load_state_dict(load_tree(tmp_path / "a"))
@@ -160,7 +168,7 @@ def test_sweep_gives_the_model_and_ends_at_its_tolerance() -> None:
 
 
 def test_what_steps_environments_is_never_finished() -> None:
-    rollout = Rollout(make_collector(), rollout_length=2, num_envs=2)
+    rollout = make_rollout(2)
     rollout.next(NoiseActor(), START)
     assert not rollout.finished
     assert not make_replay().finished

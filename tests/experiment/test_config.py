@@ -16,7 +16,7 @@ from rlexp.experiment.identity import config_hash, human_name
 from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.rules import RULES
 from rlexp.experiment.targets import resolve
-from tests.conftest import env_choices
+from tests.conftest import env_choices, preset_choices
 
 ALL = faults()
 
@@ -213,6 +213,7 @@ def test_every_file_of_the_configuration_composes_checks_and_builds() -> None:
         "estimator/none": ["algorithm=value_iteration", "env=taxi"],
     }
     missing = {f"env/{choice.values[0]}" for choice in env_choices() if choice.marks[0].args[0]}
+    missing |= {f"experiment/{choice.values[0]}" for choice in preset_choices() if choice.marks[0].args[0]}
     for path in sorted(conf_dir().glob("*/*.yaml")):
         choice = f"{path.parent.name}/{path.stem}"
         line = [*needs.get(choice, []), f"{path.parent.name}={path.stem}"]

@@ -112,9 +112,16 @@ MUTATED["reinforce"] = [
     "experience.num_episodes=2",
     "experience.num_envs=2",
 ]
-MUTATED["ppo"] += ["experience.num_envs=2"]
+MUTATED["ppo"] += ["experience.num_envs=2", "normalization=observations_and_rewards"]
 MUTATED["dqn"] += ["experience.updates_per_collection=3", "env.time_limit=13"]
-MUTATED["sac"] += ["env=pendulum", "env.time_limit=13", "network.hidden=[8]", "experience.batch_size=16", "seed=1"]
+MUTATED["sac"] += [
+    "normalization=observations_and_rewards",
+    "env=pendulum",
+    "env.time_limit=13",
+    "network.hidden=[8]",
+    "experience.batch_size=16",
+    "seed=1",
+]
 # Seed 1: its best evaluation is not the last, so that to forget it is noticed.
 COMMON = ["checkpoint.interval=300", "checkpoint.keep=20", "logger.interval=130", "evaluation.interval=300"]
 
@@ -206,6 +213,8 @@ def test_mutation_reaches_every_kind_of_state(tmp_path: Path) -> None:
         "state.optimizers.temperature.exp_avg",
         "experience.collector.vector.episodes.actions",
         "experience.collector.streams.counter",
+        "experience.normaliser.observations.mean",
+        "experience.normaliser.running",
         "experience.buffer.columns.next_observation",
         "experience.streams.counter",
         "rows.rows",

@@ -17,14 +17,15 @@ from rlexp.cli.main import command as main_command
 from rlexp.cli.sync import command as sync_command
 from rlexp.envs.cartpole import CartPoleVector
 from rlexp.envs.vector import SyncVector
-from rlexp.errors import ConfigError, EnvironmentFailure, NonFiniteError, ResourceError
+from rlexp.errors import ConfigError, EnvironmentFailure, NonFiniteError, ResourceError, StorageError
 from rlexp.experiment.build import NUMPY_FROM, build, make_vector
 from rlexp.experiment.compose import conf_dir
 from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.metrics import TABLE, WITH_CRITIC, required_of
 from rlexp.experiment.saved import evaluate_saved
 from rlexp.experiment.status import read_status
-from rlexp.storage import read_json, read_rows
+from rlexp.storage import load_tree, read_json, read_rows, save_tree
+from tests.conftest import preset_choices
 from tests.experiment.support import TINY, rows_of, run_in
 
 ALGORITHMS = {
@@ -71,6 +72,26 @@ def test_the_table_has_a_line_for_every_recommended_diagnostic() -> None:
 def test_the_pages_made_from_the_code_are_fresh() -> None:
     assert (DOCS / "metrics.md").read_text() == metrics_page()
     assert (DOCS / "rules.md").read_text() == rules_page()
+
+
+def test_scaled_observations_are_scaled_alike_when_evaluated_later(tmp_path: Path) -> None:
+    """The last short evaluation is of the final weights: a fresh process of evaluation must see the same moments."""
+    line = [*TINY, *ALGORITHMS["PPO"], "env=pendulum", "normalization=observations_and_rewards"]
+    folder = run_in(tmp_path, *line)
+    for path in (folder / "evaluations").glob("*.json"):
+        path.unlink()
+    last = rows_of(folder, "eval")[-1]
+    assert last["env_steps"] == 800
+    assert evaluate_saved(folder, "final", 2, None).mean == last["eval/return"]
+    tree = load_tree(folder / "weights" / "final")
+    assert tree["weights"]["normalization"].shape == (2, 3)
+    tree["weights"]["normalization"][0] += 1
+    save_tree(folder / "weights" / "final", tree)
+    assert evaluate_saved(folder, "final", 2, None).mean != last["eval/return"]
+    del tree["weights"]["normalization"]
+    save_tree(folder / "weights" / "final", tree)
+    with pytest.raises(StorageError, match="normalization: missing from the saved weights"):
+        evaluate_saved(folder, "final", 2, None)
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "DQN", "REINFORCE", "SAC"])
@@ -259,7 +280,7 @@ def command(module: str, *words: str) -> "subprocess.CompletedProcess[str]":
 LEARNING_STARTS_LATE = {"sac_pendulum": ["total_env_steps=1100"]}  # an update of 2 x 256 at every step after 1,000
 
 
-@pytest.mark.parametrize("experiment", sorted(path.stem for path in conf_dir().glob("experiment/*.yaml")))
+@pytest.mark.parametrize("experiment", preset_choices())
 def test_every_preset_runs_under_debug(experiment: str, tmp_path: Path) -> None:
     line = [f"experiment={experiment}", "debug=tiny", "logger=local", "display=none", "evaluation.num_envs=2"]
     folder = run_in(tmp_path, *line, *LEARNING_STARTS_LATE.get(experiment, []))

@@ -22,6 +22,14 @@ CASES = {
     "a2c": ["algorithm=a2c", "experience.rollout_length=10"],
     "a2c, one encoder": ["algorithm=a2c", "experience.rollout_length=10", "algorithm.shared_encoder=true"],
     "sac": ["algorithm=sac", "env=pendulum", "experience.learning_starts=300", "network.hidden=[64,64]"],
+    "ppo, normalised": [
+        "algorithm=ppo", "experience.rollout_length=20", "experience.num_envs=4", "algorithm.num_epochs=1",
+        "normalization=observations_and_rewards",
+    ],
+    "sac, normalised": [
+        "algorithm=sac", "env=pendulum", "experience.learning_starts=300", "network.hidden=[16]",
+        "normalization=observations_and_rewards",
+    ],
     "dqn": ["algorithm=dqn", "experience.learning_starts=200", "network.hidden=[32,32]"],
     "dqn, n steps": [
         "algorithm=dqn", "experience.learning_starts=200", "experience.num_envs=2", "estimator=n_step",
@@ -34,7 +42,7 @@ def stacked(tmp_path: Path, *overrides: str, seeds: list[int] = SEEDS) -> Path:
     return run_in(tmp_path, *TINY, f"seeds={seeds}".replace(" ", ""), *overrides)
 
 
-QUICK = ("ppo, target_kl", "dqn, n steps")
+QUICK = ("ppo, target_kl", "ppo, normalised", "dqn, n steps")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from rlexp.clock import Clock
 from rlexp.data.uniform import UniformBuffer
 from rlexp.experience.actor import Actor
 from rlexp.experience.collector import Collector
+from rlexp.experience.normalization import Normaliser
 from rlexp.ranges import Range
 from rlexp.state import TrainState
 from rlexp.streams import Stream
@@ -30,6 +31,7 @@ class Replay:
     def __init__(
         self,
         collector: Collector,
+        normaliser: Normaliser,
         clock: Clock,
         seeds: Sequence[int],
         *,
@@ -42,6 +44,7 @@ class Replay:
         updates_per_collection: Annotated[int, Range(1)],
     ) -> None:
         self._collector = collector
+        self._normaliser = normaliser
         self._clock = clock
         self._streams = [Stream(seed, "replay") for seed in seeds]
         self._buffer = UniformBuffer(collector.vector.spec, capacity, num_envs, len(seeds))
@@ -62,13 +65,16 @@ class Replay:
 
     def next(self, actor: Actor, progress: Progress) -> Transition | None:
         if not self.owed:
-            self._buffer.add(self._collector.collect(actor, progress, self._steps))
+            segment = self._collector.collect(actor, progress, self._steps)
+            self._buffer.add(segment)
+            self._normaliser.learn(segment)
             if self._collector.env_steps < self._starts:
                 return None
             self._owed = self._updates_per_collection
         self._owed -= 1
         before = self._clock.switch("sample")
-        batch = self._buffer.sample(self._batch_size, self._sequence_length, self._streams, actor.state.device)
+        raw = self._buffer.sample(self._batch_size, self._sequence_length, self._streams, actor.state.device)
+        batch = self._normaliser.drawn(raw)
         if not actor.state.stacked:
             batch = Transition(*(column if column is None else column[0] for column in batch))  # type: ignore[arg-type]
         self._clock.switch(before)
@@ -78,17 +84,20 @@ class Replay:
         """Uniform replay does not order its samples."""
 
     def statistics(self) -> list[dict[str, float]]:
-        return [{**of_seed, "replay/size": float(self._buffer.size)} for of_seed in self._collector.statistics()]
+        collected = self._normaliser.beside(self._collector.statistics())
+        return [{**of_seed, "replay/size": float(self._buffer.size)} for of_seed in collected]
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "collector": self._collector.state_dict(),
+            "normaliser": self._normaliser.state_dict(),
             "buffer": self._buffer.state_dict(),
             "streams": [stream.state_dict() for stream in self._streams],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._collector.load_state_dict(state["collector"])
+        self._normaliser.load_state_dict(state["normaliser"])
         self._buffer.load_state_dict(state["buffer"])
         for stream, saved in zip(self._streams, state["streams"], strict=True):
             stream.load_state_dict(saved)

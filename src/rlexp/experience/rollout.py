@@ -6,6 +6,7 @@ import torch
 
 from rlexp.experience.actor import Actor
 from rlexp.experience.collector import Collector
+from rlexp.experience.normalization import Normaliser
 from rlexp.ranges import Range
 from rlexp.state import TrainState
 from rlexp.types import Progress, Transition, Update
@@ -19,10 +20,16 @@ class Rollout:
     owed: ClassVar[bool] = False
 
     def __init__(
-        self, collector: Collector, *, rollout_length: Annotated[int, Range(1)], num_envs: Annotated[int, Range(1)]
+        self,
+        collector: Collector,
+        normaliser: Normaliser,
+        *,
+        rollout_length: Annotated[int, Range(1)],
+        num_envs: Annotated[int, Range(1)],
     ) -> None:
         assert collector.num_envs == num_envs
         self._collector = collector
+        self._normaliser = normaliser
         self._length = rollout_length
 
     @property
@@ -30,7 +37,7 @@ class Rollout:
         return self._collector.env_steps
 
     def next(self, actor: Actor, progress: Progress) -> Transition:
-        segment = self._collector.collect(actor, progress, self._length)
+        segment = self._normaliser.fresh(self._collector.collect(actor, progress, self._length))
         device = actor.state.device
         columns = {name: torch.from_numpy(column).to(device) for name, column in segment.items()}
         if actor.state.stacked:
@@ -43,10 +50,11 @@ class Rollout:
         """A rollout is used once; nothing depends on its update."""
 
     def statistics(self) -> list[dict[str, float]]:
-        return self._collector.statistics()
+        return self._normaliser.beside(self._collector.statistics())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"collector": self._collector.state_dict()}
+        return {"collector": self._collector.state_dict(), "normaliser": self._normaliser.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._collector.load_state_dict(state["collector"])
+        self._normaliser.load_state_dict(state["normaliser"])

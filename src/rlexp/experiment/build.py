@@ -17,6 +17,7 @@ from rlexp.envs.vector import EpisodeSeed, SyncVector, Vector
 from rlexp.errors import ConfigError, ResourceError, nearest
 from rlexp.experience.actor import Actor
 from rlexp.experience.collector import Collector
+from rlexp.experience.normalization import Normaliser
 from rlexp.experiment.members import seeds_of
 from rlexp.experiment.schema import Schema, given_fields
 from rlexp.experiment.targets import resolve
@@ -48,6 +49,7 @@ def build(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Parts:
     algorithm, state = make_learner(config, spec, schema)
     clock = Clock()
     seeds = seeds_of(config)
+    normaliser = make_normaliser(config, spec, schema)
     vector: Vector | None = None
 
     def make_collector() -> Collector:
@@ -69,13 +71,14 @@ def build(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Parts:
     makers = {
         "collector": make_collector,
         "vector": make_sync_vector,
+        "normaliser": lambda: normaliser,
         "clock": lambda: clock,
         "seed": lambda: config["seed"],
         "seeds": lambda: seeds,
         "model": lambda: read_model(spec, config["env"]["kwargs"]),
     }
     experience = _make_given(config, "experience", schema, makers)
-    return Parts(algorithm, state, experience, Actor(algorithm, state, spec), clock, vector)
+    return Parts(algorithm, state, experience, Actor(algorithm, state, spec, normaliser.scaling), clock, vector)
 
 
 def make_learner(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> tuple[Algorithm, TrainState]:
@@ -91,6 +94,28 @@ def make_learner(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> tu
         total_env_steps=config["total_env_steps"],
     )
     return algorithm, state
+
+
+def make_actor(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Actor:
+    """An actor with a train state of its own, for weights that are loaded into it; `config` is of one seed."""
+    algorithm, state = make_learner(config, spec, schema)
+    return Actor(algorithm, state, spec, make_normaliser(config, spec, schema).scaling)
+
+
+def make_normaliser(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Normaliser:
+    """What `normalization` names; one that leaves all as it is, where it is none."""
+    num_envs, seeds = config["experience"].get("num_envs", 1), seeds_of(config)
+    gamma = config["algorithm"].get("gamma", 1.0)
+    if config["normalization"] is None:
+        return Normaliser(spec, num_envs, seeds, gamma, observation_clip=None, reward_clip=None)
+    makers = {
+        "spec": lambda: spec,
+        "num_envs": lambda: num_envs,
+        "seeds": lambda: seeds,
+        "gamma": lambda: gamma,
+    }
+    normaliser: Normaliser = _make_given(config, "normalization", schema, makers)
+    return normaliser
 
 
 def _episode_seed(seeds: Sequence[int], num_envs: int, i: int, k: int) -> int:

@@ -56,9 +56,8 @@ def check(
     checked = _check_values(schema, config)
     _check_names(checked, overrides)
     parts = {group: _part(schema, checked, group) for group in ("algorithm", "experience", "estimator", "network")}
-    _part(schema, checked, "exploration")
-    _part(schema, checked, "baseline")
-    _part(schema, checked, "optimizer")
+    for group in ("exploration", "baseline", "normalization", "optimizer"):
+        _part(schema, checked, group)
     _apply_rules(checked, None, parts)
     _check_packages(checked)
     spec = declared_spec(checked["env"]) or probed_spec(checked["env"], list(schema.plugins))
@@ -77,6 +76,7 @@ DECLARES = {
     "network": ("takes",),
     "exploration": ("noise",),
     "baseline": ("uses_value",),
+    "normalization": ("fresh", "learn", "drawn", "beside"),
     "optimizer": (),
 }
 """What a group's class or function must say of itself: a target of another group has no such word."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rlexp.experience.actor import Actor
 from rlexp.experiment.evaluator import Evaluator, Result
 from rlexp.experiment.intervals import Every
 from rlexp.experiment.rows import Rows
@@ -22,6 +23,7 @@ class Evaluation:
 
     Args:
         evaluators: by seed.
+        actor: the one that trains, whose weights are evaluated.
         folders: where weights lie, by seed.
     """
 
@@ -31,6 +33,7 @@ class Evaluation:
         settings: Mapping[str, Any],
         interval: int,
         experience: Experience,
+        actor: Actor,
         rows: Rows,
         folders: Mapping[int, Path],
     ) -> None:
@@ -38,6 +41,7 @@ class Evaluation:
         self._settings = settings
         self._every = Every(interval)
         self._experience = experience
+        self._actor = actor
         self._rows = rows
         self._folders = folders
         self._best = dict.fromkeys(evaluators, -math.inf)
@@ -49,7 +53,7 @@ class Evaluation:
         for index, (seed, evaluator) in enumerate(self._evaluators.items()):
             if state.frozen[index]:
                 continue
-            weights = state.weights_of(index)
+            weights = self._actor.weights_of(index)
             result = evaluator.evaluate(weights, progress, self._settings["episodes"])
             self._rows.append("eval", seed, progress, result.metrics())
             if result.mean > self._best[seed]:
@@ -60,7 +64,7 @@ class Evaluation:
     def finish(self, state: TrainState) -> dict[int, dict[str, dict[str, Any]]]:
         """Evaluate the final weights of each seed, then its best ones, on the same episodes, and log both."""
         return {
-            seed: self._finish(seed, evaluator, state.weights_of(index), state.progress)
+            seed: self._finish(seed, evaluator, self._actor.weights_of(index), state.progress)
             for index, (seed, evaluator) in enumerate(self._evaluators.items())
             if not state.frozen[index]
         }

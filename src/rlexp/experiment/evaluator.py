@@ -69,13 +69,14 @@ class Evaluator:
     ) -> Result:
         """Run `episodes` episodes, or read those of them that are known for these very weights.
 
-        weights: of one seed, name to [P].  progress: where they were reached, for a sampled policy's schedules.
+        weights: of one seed, as `Actor.weights_of` gives them.
+        progress: where they were reached, for a sampled policy's schedules.
         """
         policy = policy or self._settings["policy"]
         path = self._cache(weights, progress, policy)
         known = _read(path)
         if len(known.returns) < episodes:
-            self._actor.state.load_weights(weights)
+            self._actor.load_weights(weights)
             known = self._run(progress, episodes, explore=policy == "sampled")
             if path is not None:
                 columns = {"seed": known.seeds, "return": known.returns, "length": known.lengths}

@@ -100,6 +100,11 @@ TABLE: tuple[Metric, ...] = (
     Metric("optimizer/grad_norm_temperature", "size of the gradient of log temperature before clipping", "mean", SOFT),
     Metric("optimizer/grad_norm_q", "2-norm of the Q network's gradient before clipping", "mean", frozenset({"DQN"})),
     Metric("exploration/epsilon", "probability of a random action", "present", frozenset({"DQN"})),
+    Metric(
+        "normalization/reward_scale",
+        "what rewards are divided by where they are normalised: standard deviation of the discounted return",
+        "present",
+    ),
     Metric("replay/size", "transitions in the buffer", "present", REPLAYED),
     Metric(
         "time/fps",

@@ -92,6 +92,32 @@ def episodes_alone(c: Choice) -> str | None:
     return None
 
 
+def normalised_experience(c: Choice) -> str | None:
+    """Normalisation is chosen and the experience does not normalise, or rewards and the algorithm has no discount."""
+    normalization = c.config["normalization"]
+    if normalization is None:
+        return None
+    if "normaliser" not in given_fields(c.experience):
+        return f"experience {c.experience.__name__} does not normalise what it gives; set normalization=none"
+    if normalization.get("reward_clip") is not None and "gamma" not in c.config["algorithm"]:
+        return (
+            f"rewards are scaled by the discounted return and {c.algorithm.__name__} has no gamma; "
+            "set normalization.reward_clip=null"
+        )
+    return None
+
+
+def normalised_observation(c: Choice) -> str | None:
+    """Observations are to be normalised and are integers that stand for states."""
+    normalization = c.config["normalization"]
+    if normalization is None or normalization.get("observation_clip") is None or isinstance(c.spec.observation, Box):
+        return None
+    return (
+        f"{c.spec.id} observes integers that stand for states, which have no mean; set "
+        "normalization.observation_clip=null, or normalization=none"
+    )
+
+
 def needed_part(c: Choice) -> str | None:
     """The algorithm needs a part that is `none`."""
     for group in sorted(c.algorithm.needs):
@@ -266,6 +292,8 @@ RULES: tuple[Callable[[Choice], str | None], ...] = (
     needs_model,
     seeds_of_a_sweep,
     episodes_alone,
+    normalised_experience,
+    normalised_observation,
     needed_part,
     unused_part,
     estimator_input,
@@ -284,7 +312,7 @@ RULES: tuple[Callable[[Choice], str | None], ...] = (
     unused_workers,
 )
 
-SPACE_RULES = frozenset({"action_space", "bounded_actions", "needs_model", "network_input"})
+SPACE_RULES = frozenset({"action_space", "bounded_actions", "needs_model", "normalised_observation", "network_input"})
 """Rules that look at the environment's spaces: they come last where a probe must be started for them."""
 
 

@@ -14,8 +14,7 @@ import torch
 import yaml
 
 from rlexp.errors import Interrupted, NonFiniteError, ResourceError, RlexpError
-from rlexp.experience.actor import Actor
-from rlexp.experiment.build import Parts, build, make_learner
+from rlexp.experiment.build import Parts, build, make_actor
 from rlexp.experiment.check import Checked
 from rlexp.experiment.checkpoint import Checkpointer, Stateful
 from rlexp.experiment.display import Display
@@ -164,7 +163,7 @@ def _train_and_evaluate(
             raise signals.error(f"saved at env_steps={parts.state.progress.env_steps}; {how} continues")
         signals.at_once = True
         for index, folder in enumerate(folders.values()):
-            save_weights(folder / "weights" / "final", parts.state.weights_of(index), parts.state.progress)
+            save_weights(folder / "weights" / "final", parts.actor.weights_of(index), parts.state.progress)
         display.say("evaluating")
         results = evaluation.finish(parts.state) if evaluation else {}
         sessions.write()
@@ -193,14 +192,13 @@ def _make_evaluation(checked: Checked, parts: Parts, rows: Rows, folders: Mappin
     config = checked.config
     if config["evaluation"] is None:
         return None
-    algorithm, state = make_learner(alone(config, seeds_of(config)[0]), checked.spec, checked.schema)
-    actor = Actor(algorithm, state, checked.spec)
+    actor = make_actor(alone(config, seeds_of(config)[0]), checked.spec, checked.schema)
     evaluators = {
         seed: Evaluator(config, checked.spec, actor, folder / "evaluations") for seed, folder in folders.items()
     }
     weights = {seed: folder / "weights" for seed, folder in folders.items()}
     interval = interval_of(config, "evaluation")
-    return Evaluation(evaluators, config["evaluation"], interval, parts.experience, rows, weights)
+    return Evaluation(evaluators, config["evaluation"], interval, parts.experience, parts.actor, rows, weights)
 
 
 def _make_checkpointer(

@@ -7,8 +7,7 @@ import torch
 import yaml
 
 from rlexp.errors import StorageError
-from rlexp.experience.actor import Actor
-from rlexp.experiment.build import make_learner
+from rlexp.experiment.build import make_actor
 from rlexp.experiment.check import check
 from rlexp.experiment.compose import conf_dir
 from rlexp.experiment.evaluator import Evaluator, Result
@@ -32,12 +31,12 @@ def evaluate_saved(
         config["evaluation"] = yaml.safe_load((conf_dir() / "evaluation" / "standard.yaml").read_text())
     checked = check(config, trusted_plugins=plugins)
     torch.set_num_threads(checked.config["execution"]["threads"])
-    algorithm, state = make_learner(checked.config, checked.spec, checked.schema)
+    actor = make_actor(checked.config, checked.spec, checked.schema)
     tree = load_tree(run / "weights" / weights)
     try:
-        state.load_weights(tree["weights"])
+        actor.load_weights(tree["weights"])
     except (KeyError, ValueError) as error:
         raise StorageError(f"{run / 'weights' / weights}: does not fit the run's configuration: {error}") from error
-    progress = state.progress._replace(env_steps=int(tree["env_steps"]))
-    evaluator = Evaluator(checked.config, checked.spec, Actor(algorithm, state, checked.spec), run / "evaluations")
+    progress = actor.state.progress._replace(env_steps=int(tree["env_steps"]))
+    evaluator = Evaluator(checked.config, checked.spec, actor, run / "evaluations")
     return evaluator.evaluate(tree["weights"], progress, episodes, policy)

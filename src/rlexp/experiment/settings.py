@@ -64,6 +64,7 @@ class Settings:
     algorithm: Part
     estimator: Part | None
     baseline: Part | None
+    normalization: Part | None
     exploration: Part | None
     network: Part | None
     experience: Part
