@@ -49,13 +49,38 @@ QUICK = ("ppo, target_kl", "ppo, normalised", "dqn, n steps")
     "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
 )
 def test_each_seed_equals_itself_alone(case: str, tmp_path: Path) -> None:
-    together = stacked(tmp_path, *CASES[case])
+    compare(tmp_path, SEEDS, [*TINY, *CASES[case]])
+
+
+LONG = {
+    "ppo": ["algorithm=ppo", "total_env_steps=20_000"],  # 20 rollouts, 800 updates
+    "a2c": ["algorithm=a2c", "total_env_steps=80_000"],  # 2,000 updates
+    "dqn": [
+        "algorithm=dqn", "total_env_steps=21_000", "network.hidden=[64,64]", "network.activation=relu",
+    ],
+    "sac": [
+        "algorithm=sac", "env=pendulum", "total_env_steps=3_000", "network.hidden=[64,64]", "experience.batch_size=64",
+        "experience.collection_steps=1",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", LONG)
+def test_each_of_five_seeds_equals_itself_alone_for_long(case: str, tmp_path: Path) -> None:
+    """Twenty rollouts or two thousand updates: time for one last bit to become another action."""
+    compare(tmp_path, [0, 1, 2, 3, 4], [*TINY, *LONG[case]])
+
+
+def compare(outputs: Path, seeds: list[int], line: list[str]) -> None:
+    """Train seeds together, then each alone; rows, weights and status of each must be equal, bit for bit."""
+    together = run_in(outputs, *line, f"seeds={seeds}".replace(" ", ""))
     standing = {one.folder.name: one for one in standings(together)[0]}
-    assert list(standing) == [together.name, "s0", "s3", "s7"]
+    assert list(standing) == [together.name, *(f"s{seed}" for seed in sorted(seeds))]
     assert {one.state for one in standing.values()} == {"finished"}
-    assert read_results(together).keys() == set(SEEDS)
-    for seed in SEEDS:
-        single = run_in(tmp_path, *TINY, f"seed={seed}", *CASES[case])
+    assert read_results(together).keys() == set(seeds)
+    for seed in seeds:
+        single = run_in(outputs, *line, f"seed={seed}")
         folder = together / f"s{seed}"
         assert len(rows_of(folder)) >= 8
         assert rows_of(folder) == rows_of(single)
