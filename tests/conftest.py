@@ -1,5 +1,6 @@
 """Fixtures that every test may use. Torch runs on one thread, as it does in a run."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,12 @@ def progress() -> Callable[..., Progress]:
         return Progress(env_steps, updates, total_env_steps)
 
     return make
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever imports torch's compiler fails: that takes a second, which every start of a run would pay."""
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ def go_on(state: TrainState, steps: int) -> dict:
     return state.weights()
 
 
+@pytest.mark.usefixtures("no_compiler")
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 def test_a_saved_state_continues_bit_for_bit(rule, tmp_path) -> None:
     schedule = functools.partial(linear, start=0.1, end=0.0, fraction=1.0)

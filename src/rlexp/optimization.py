@@ -122,7 +122,28 @@ class Trained:
 def _without_hooks(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
     """`optimizer.step` without torch's wrapper for hooks and profiler labels: 89 us in place of 158 for a fused Adam.
 
-    torch marks the steps that it wrapped as `hooked`; any other is called as it is.
+    torch marks the steps that it wrapped as `hooked`; any other is called as it is. A second wrapper switches gradients
+    off, as here, and imports torch's compiler.
     """
     step: Any = type(optimizer).step
-    return partial(step.__wrapped__, optimizer) if getattr(step, "hooked", False) else optimizer.step
+    if not getattr(step, "hooked", False):
+        return optimizer.step
+    plain = step.__wrapped__
+    code = getattr(plain, "__code__", None)
+    if getattr(code, "co_name", "") == "_use_grad" and not optimizer.defaults.get("differentiable", True):
+        plain = torch.no_grad()(plain.__wrapped__)
+    return partial(plain, optimizer)
+
+
+def _spare_the_compiler() -> None:
+    """torch's optimizers import its compiler, which takes a second, only to keep it out of these methods.
+
+    They look on the method for what the compiler made of it: here the method itself, as nothing compiles optimizers.
+    """
+    for name in ("add_param_group", "state_dict", "load_state_dict", "zero_grad"):
+        method = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if method is not None and not hasattr(method, "__dynamo_disable"):
+            setattr(method, "__dynamo_disable", method)
+
+
+_spare_the_compiler()

@@ -39,6 +39,7 @@ ALGORITHMS = {
 }
 
 
+@pytest.mark.usefixtures("no_compiler")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_promised_metric_is_logged_and_finite(algorithm: str, tmp_path: Path) -> None:
     folder = run_in(tmp_path, *TINY, *ALGORITHMS[algorithm])

@@ -180,6 +180,18 @@ def test_follower_reads_each_row_once_and_waits_for_a_torn_one(tmp_path: Path) -
     log.close()
 
 
+def test_the_end_of_a_run_is_heard_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(wandb_process, "POLL", 0.01)
+        assert wandb_process._parent_lives(os.getppid())
+        assert not wandb_process._parent_lives(1)
+        os.close(writing)
+        monkeypatch.setattr(wandb_process, "POLL", 600.0)
+        assert not wandb_process._parent_lives(os.getppid())
+
+
 # ---------------------------------------------------------------------------------------------------------- rlexp-sync
 
 

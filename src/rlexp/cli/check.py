@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from rlexp.cli.common import guarded
+from rlexp.cli.common import guarded, lasting_imports
 from rlexp.cli.main import parse
 
 
@@ -15,8 +15,9 @@ def main() -> None:
 def command(arguments: Sequence[str]) -> int:
     """Check every job; raises RlexpError for the first fault."""
     options, overrides = parse(arguments)
-    from rlexp.experiment.identity import experiment_directory
-    from rlexp.experiment.jobs import checked_jobs
+    with lasting_imports():
+        from rlexp.experiment.identity import experiment_directory
+        from rlexp.experiment.jobs import checked_jobs
 
     jobs = checked_jobs(overrides, multirun=options.multirun, config_dir=options.config_dir)
     for job in jobs:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 
-from rlexp.cli.common import guarded
+from rlexp.cli.common import guarded, lasting_imports
 
 
 def main() -> None:
@@ -28,8 +28,9 @@ def _stop_with_the_sweep() -> None:
 
 
 def _run(name: str, overrides: list[str]) -> int:
-    from rlexp.experiment.jobs import checked_jobs
-    from rlexp.experiment.session import run_one
+    with lasting_imports():
+        from rlexp.experiment.jobs import checked_jobs
+        from rlexp.experiment.session import run_one
 
     (job,) = checked_jobs(overrides, multirun=False)
     run_one(dataclasses.replace(job, name=name))

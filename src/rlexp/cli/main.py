@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rlexp.cli.common import Parser, guarded
+from rlexp.cli.common import Parser, guarded, lasting_imports
 from rlexp.cli.help import HELP
 from rlexp.errors import ConfigError
 
@@ -29,7 +29,9 @@ def command(arguments: Sequence[str]) -> int:
     options, overrides = parse(arguments)
     if options.cfg is not None:
         return show(options, overrides)
-    from rlexp.experiment.jobs import checked_jobs  # torch is imported here: --help and typos of a flag stay fast
+    with lasting_imports():  # torch is imported here: --help and typos of a flag stay fast
+        from rlexp.experiment.jobs import checked_jobs
+        from rlexp.experiment.session import run_one
 
     jobs = checked_jobs(overrides, multirun=options.multirun, config_dir=options.config_dir)
     if options.multirun:
@@ -37,8 +39,6 @@ def command(arguments: Sequence[str]) -> int:
         from rlexp.experiment.launcher import split_launcher
 
         return run_all(jobs, split_launcher(overrides, multirun=True)[0], arguments)
-    from rlexp.experiment.session import run_one
-
     run_one(jobs[0])
     return 0
 

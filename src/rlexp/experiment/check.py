@@ -1,5 +1,6 @@
 """From a composed configuration to a checked one, before any environment, directory or W&B run exists."""
 
+import functools
 import importlib.metadata
 import os
 import sys
@@ -32,9 +33,10 @@ class Checked:
     name: str = ""  # what a sweep calls the job; empty: it is called by all that was changed
 
 
-def installed_plugins() -> list[str]:
-    """Packages that declare the entry point group `rlexp.plugins`."""
-    return sorted({entry.value.split(":")[0] for entry in importlib.metadata.entry_points(group=PLUGIN_GROUP)})
+@functools.cache
+def installed_plugins() -> tuple[str, ...]:
+    """Packages that declare the entry point group `rlexp.plugins`, looked for once a process."""
+    return tuple(sorted({entry.value.split(":")[0] for entry in importlib.metadata.entry_points(group=PLUGIN_GROUP)}))
 
 
 def check(

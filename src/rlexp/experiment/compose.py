@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
@@ -24,7 +24,8 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlexp.errors import ConfigError, nearest
+from rlexp.errors import ConfigError
+from rlexp.experiment.choices import compose_choices, groups, set_values
 
 CONFIG_DIR_VARIABLE = "RLEXP_CONF_DIR"
 
@@ -69,7 +70,6 @@ def use_config_dir(directory: str | None) -> None:
 def compose_jobs(arguments: Sequence[str], *, multirun: bool = False) -> list[Composed]:
     """Compose every job of a command line; raises ConfigError, one line, for the first fault."""
     with _readable_errors(), _hydra():
-        loader = GlobalHydra.instance().config_loader()
         parsed = _parse(arguments)
         prepared = [_prepare(override) for override in parsed if not _is_default_null(override)]
         if not multirun:
@@ -79,11 +79,10 @@ def compose_jobs(arguments: Sequence[str], *, multirun: bool = False) -> list[Co
             batches = [prepared]
             typed = [list(arguments)]
         else:
-            lines = list(OverridesParser.create(config_loader=loader).parse_overrides(prepared))
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            lines = list(parser.parse_overrides(prepared))
             batches = [job for chunk in BasicSweeper.split_arguments(lines, None) for job in chunk]
             typed = [[_typed(line) for line in job] for job in batches]
-        for batch in batches:
-            _check_choices(batch)
         return [Composed(_compose(batch), tuple(words)) for batch, words in zip(batches, typed, strict=True)]
 
 
@@ -141,28 +140,20 @@ def _typed(line: str) -> str:
 
 
 def _is_choice(key: str) -> bool:
-    return key.split("@")[0] in _groups()
-
-
-def _groups() -> list[str]:
-    return [group for group in GlobalHydra.instance().config_loader().list_groups("") if group != "hydra"]
-
-
-def _check_choices(lines: Sequence[str]) -> None:
-    loader = GlobalHydra.instance().config_loader()
-    for line in lines:
-        key, _, value = line.partition("=")
-        group = key.lstrip("+~").split("@")[0]
-        if line.startswith(("~", "++")) or group not in _groups() or value in ("null", ""):
-            continue
-        options = loader.get_group_options(group)
-        if value not in options:
-            hint = nearest(value, options)
-            raise ConfigError(f"{group}={value}: there is no such {group}{hint}; choose one of {', '.join(options)}")
+    return key.split("@")[0] in groups()
 
 
 def _compose(lines: Sequence[str]) -> dict[str, Any]:
-    composed = compose(config_name="config", overrides=list(lines))
+    """Choices first, values on what they make: Hydra keeps this order, too."""
+    choices: list[str] = []
+    values: list[Override] = []
+    for override in OverridesParser.create().parse_overrides(list(lines)):
+        if _is_hydra(override) or _is_choice(override.key_or_group):
+            choices.append(override.input_line or "")
+        else:
+            values.append(override)
+    composed = compose_choices(choices)
+    set_values(composed, values)
     plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

@@ -1,5 +1,6 @@
 """What a reader needs to know of how a run was made: versions, machine, git."""
 
+import functools
 import importlib.metadata
 import platform
 import subprocess
@@ -14,16 +15,10 @@ PACKAGES = ("rlexp", "torch", "numpy", "gymnasium", "hydra-core", "omegaconf", "
 
 def provenance(command: list[str], device: torch.device) -> dict[str, Any]:
     """Plain values for run.json."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "unknown"
     return {
         "command": command,
         "python": sys.version.split()[0],
-        "versions": versions,
+        "versions": _versions(),
         "machine": {
             "system": platform.platform(),
             "processor": platform.machine(),
@@ -34,8 +29,23 @@ def provenance(command: list[str], device: torch.device) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "unknown"
+    return versions
+
+
+@functools.cache
 def _git() -> dict[str, Any] | None:
-    """Commit and state of the checkout that the code lies in; None outside of one."""
+    """Commit and state of the checkout that the code lies in; None outside of one.
+
+    Asked once a process: what is changed later is not what runs.
+    """
     folder = Path(__file__).resolve().parent
     try:
         commit = _run(folder, "rev-parse", "HEAD")
