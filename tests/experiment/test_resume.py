@@ -66,19 +66,26 @@ def test_killed_runs_equal_the_undisturbed_one(case: str, tmp_path: Path) -> Non
     assert difference(expected, remains(overrides, tmp_path / "killed")) is None
 
 
+NORMALISED = ["normalization=observations_and_rewards"]
+
+
 class Crash(BaseException):
     """Nobody expects it."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_envs", [1, 4])
-def test_a_run_that_crashed_under_one_vector_goes_on_under_another(num_envs: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], NORMALISED, ["seeds=[0,1,2]"], [*NORMALISED, "seeds=[0,1,2]"]], ids=" ".join)
+def test_a_run_that_crashed_under_one_vector_goes_on_under_another(
+    more: list[str], num_envs: int, tmp_path: Path
+) -> None:
     """In this process: a fork of it must not share its fork server."""
     overrides = ["algorithm=ppo", "total_env_steps=480", "experience.rollout_length=12", "algorithm.num_minibatches=2"]
+    overrides += more
     overrides += [f"experience.num_envs={num_envs}", "algorithm.num_epochs=1", "checkpoint.interval=60"]
     start([*overrides, "execution.vector=sync"], tmp_path / "undisturbed")
-    for vector, death in (("sync", 60), ("numpy", 70), ("async", 70)):
-        storage.before_operation = crash_at(death)
+    for vector in ("sync", "numpy", "async"):
+        storage.before_operation = crash_in_checkpoint(3)
         with pytest.raises(Crash):
             start([*overrides, f"execution.vector={vector}"], tmp_path / "crashed")
     folder = start([*overrides, "execution.vector=numpy"], tmp_path / "crashed")
@@ -87,12 +94,12 @@ def test_a_run_that_crashed_under_one_vector_goes_on_under_another(num_envs: int
     assert difference(*both) is None
 
 
-def crash_at(n: int) -> Callable[[str, Path], None]:
-    """A hook that raises once, at the n-th operation of storage."""
+def crash_in_checkpoint(n: int) -> Callable[[str, Path], None]:
+    """A hook that raises before the n-th checkpoint is in its place."""
     count = itertools.count(1)
 
     def hook(operation: str, path: Path) -> None:
-        if next(count) == n:
+        if operation == "rename" and path.parent.name == "checkpoints" and next(count) == n:
             raise Crash
 
     return hook
