@@ -34,11 +34,18 @@ def random_actions(spec: EnvSpec, stream: Stream, num_envs: int) -> np.ndarray:
     return 1.5 * stream.normal(num_envs, *spec.action.shape)
 
 
-def compare_steps(one: Vector, other: Vector, stream: Stream, steps: int) -> list:
-    """Random actions to both; everything must be the same, bit for bit. Returns the finished episodes."""
+def compare_steps(one: Vector, other: Vector, stream: Stream, steps: int, share: float = 1.0) -> list:
+    """Random actions to both; everything must be the same, bit for bit. Returns the finished episodes.
+
+    share: of the environments that are stepped, at random; the others wait, also in the middle of an episode.
+    """
     for _ in range(steps):
         actions = random_actions(one.spec, stream, one.num_envs)
-        for a, b in zip(one.step(actions), other.step(actions), strict=True):
+        if share == 1.0:
+            answers = one.step(actions), other.step(actions)
+        else:
+            answers = step_some(stream.uniform(one.num_envs) < share, actions, one, other)
+        for a, b in zip(*answers, strict=True):
             np.testing.assert_array_equal(a, b, strict=True)
         np.testing.assert_array_equal(one.observation, other.observation, strict=True)
         np.testing.assert_array_equal(one.time, other.time, strict=True)
@@ -48,6 +55,18 @@ def compare_steps(one: Vector, other: Vector, stream: Stream, steps: int) -> lis
     assert finished == other.drain_finished()
     assert [type(value) for e in finished for value in e] == [int, int, int, float, int] * len(finished)
     return finished
+
+
+def step_some(active: np.ndarray, actions: np.ndarray, *vectors: Vector) -> list[list[np.ndarray]]:
+    """The active rows of each vector's answer; the others must be left as they were."""
+    answers = []
+    for vector in vectors:
+        before = [column.copy() for column in (*vector._step, vector.observation, vector.time)]
+        answer = vector.step(actions, active)
+        for column, was in zip((*answer, vector.observation, vector.time), before, strict=True):
+            np.testing.assert_array_equal(column[~active], was[~active], strict=True)
+        answers.append([column[active] for column in answer])
+    return answers
 
 
 def through_disk(path: Path, state: dict) -> dict:
