@@ -23,12 +23,12 @@ class Uneven(Counter):
 
 def make(num_envs: int = 3, num_episodes: int = 6, time_limit: int = 100, env=Uneven) -> Episodes:
     vector = SyncVector(env, counter_spec(time_limit), num_envs, simple_seed)
-    return Episodes(vector, Clock(), 0, num_episodes=num_episodes, num_envs=num_envs)
+    return Episodes(vector, Clock(), [0], num_episodes=num_episodes, num_envs=num_envs)
 
 
 def cartpole(num_envs: int, num_episodes: int, time_limit: int | None = None) -> Episodes:
     vector = make_collector(num_envs=num_envs, time_limit=time_limit).vector
-    return Episodes(vector, Clock(), 0, num_episodes=num_episodes, num_envs=num_envs)
+    return Episodes(vector, Clock(), [0], num_episodes=num_episodes, num_envs=num_envs)
 
 
 def lengths(batch: Transition) -> list[int]:
@@ -112,10 +112,10 @@ def test_log_probabilities_and_statistics() -> None:
     episodes = cartpole(2, 4)
     batch = episodes.next(NoiseActor(), START)
     assert torch.equal(batch.log_prob, batch.observation.sum(-1) + batch.action)
-    (statistics,) = episodes.statistics()
+    statistics = episodes.statistics(0)
     assert statistics["episode/count"] == 4
     assert statistics["episode/length"] == statistics["episode/return"] == batch.valid.sum().item() / 4
-    assert episodes.statistics() == [{}]
+    assert episodes.statistics(0) == {}
     weight = torch.ones(4, requires_grad=True)
     (batch.observation @ weight).sum().backward()  # collected in inference mode, yet it may be learned from
 

@@ -16,6 +16,7 @@ from rlexp.streams import derive_seed
 from tests.experiment.support import TINY, rows_of, run_in
 
 SEEDS = [3, 0, 7]
+FALLING = "optimizer.learning_rate={_target_: rlexp.functional.schedules.linear, start: 0.01, end: 0.0, fraction: 1.0}"
 CASES = {
     "ppo": ["algorithm=ppo", "experience.rollout_length=50", "experience.num_envs=4", "algorithm.num_epochs=2"],
     "ppo, target_kl": ["algorithm=ppo", "experience.rollout_length=20", "algorithm.target_kl=0.001"],
@@ -27,6 +28,13 @@ CASES = {
         "algorithm=dqn", "experience.learning_starts=200", "experience.num_envs=2", "estimator=n_step",
         "experience.sequence_length=5", "network.layer_norm=true",
     ],
+    "reinforce": [
+        "algorithm=reinforce", "baseline=value", "experience.num_episodes=4", "experience.num_envs=2",
+        "algorithm.gamma=0.95", FALLING,
+    ],
+    "reinforce, no baseline": [
+        "algorithm=reinforce", "baseline=none", "experience.num_episodes=3", "experience.num_envs=3",
+    ],
 }  # fmt: skip
 
 
@@ -34,7 +42,7 @@ def stacked(tmp_path: Path, *overrides: str, seeds: list[int] = SEEDS) -> Path:
     return run_in(tmp_path, *TINY, f"seeds={seeds}".replace(" ", ""), *overrides)
 
 
-QUICK = ("ppo, target_kl", "dqn, n steps")
+QUICK = ("ppo, target_kl", "dqn, n steps", "reinforce")
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlexp.state import TrainState
-from rlexp.types import Algorithm, EnvSpec, Progress
+from rlexp.types import Algorithm, EnvSpec, Progress, Seeds
 
 
 class Actor:
-    """Acts for one train state, in NumPy where the networks allow it."""
+    """Acts for the seeds of a run, in NumPy where the networks allow it."""
 
-    def __init__(self, algorithm: Algorithm, state: TrainState, spec: EnvSpec) -> None:
+    def __init__(self, algorithm: Algorithm, state: Seeds, spec: EnvSpec) -> None:
         self.state = state
         self.noise = algorithm.noise(spec)
         self._algorithm = algorithm
@@ -31,7 +30,11 @@ class Actor:
         action = output.action if self._stack is None else output.action.flatten(0, 1)
         return action.cpu().numpy()
 
-    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor | None:
-        """[*S, T, B], of a whole rollout in one pass, by the modules that the update differentiates."""
-        log_prob: Tensor | None = self.state.evaluate(self._algorithm.log_prob, observation, action)
+    def log_prob(self, observation: Tensor, action: Tensor, member: int = 0) -> Tensor | None:
+        """[*S, T, B], of a whole rollout in one pass, by the modules that the update differentiates.
+
+        member: whose rollout it is, where seeds are apart.
+        """
+        owner = self.state.members[member]
+        log_prob: Tensor | None = owner.evaluate(self._algorithm.log_prob, observation, action)
         return log_prob

@@ -26,6 +26,7 @@ class Replay:
 
     gives: ClassVar[str] = "replay"
     finished: ClassVar[bool] = False
+    in_step: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -77,8 +78,8 @@ class Replay:
     def feedback(self, state: TrainState, update: Update) -> None:
         """Uniform replay does not order its samples."""
 
-    def statistics(self) -> list[dict[str, float]]:
-        return [{**of_seed, "replay/size": float(self._buffer.size)} for of_seed in self._collector.statistics()]
+    def statistics(self, index: int) -> dict[str, float]:
+        return {**self._collector.statistics(index), "replay/size": float(self._buffer.size)}
 
     def state_dict(self) -> dict[str, Any]:
         return {

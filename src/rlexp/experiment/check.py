@@ -72,7 +72,7 @@ def check(
 
 DECLARES = {
     "algorithm": ("actions", "learns_from", "needs", "gives", "targets"),
-    "experience": ("gives",),
+    "experience": ("gives", "in_step"),
     "estimator": ("of",),
     "network": ("takes",),
     "exploration": ("noise",),
