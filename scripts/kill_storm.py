@@ -38,6 +38,7 @@ SHORT = [
     "evaluation.final_episodes=3",
     "evaluation.num_envs=2",
 ]
+FALLING = "{_target_: rlexp.functional.schedules.linear, start: 0.01, end: 0.0, fraction: 1.0}"
 CASES = {
     "ppo": ["algorithm=ppo", "total_env_steps=6000", "experience.rollout_length=25", "algorithm.num_epochs=2"],
     "ppo_8": ["algorithm=ppo", "total_env_steps=6000", "experience.rollout_length=25"],
@@ -60,6 +61,8 @@ CASES["dqn_8"] += ["estimator=n_step", "experience.sequence_length=5", "network.
 CASES["sac"] += ["env=pendulum", "network.hidden=[16]", "experience.batch_size=32", "experience.collection_steps=4"]
 CASES["ppo_stacked"] = [*CASES["ppo_8"], "experience.num_envs=4", "seeds=[0,1,2]"]
 CASES["dqn_stacked"] = [*CASES["dqn"], "seeds=[0,1,2]"]
+CASES["reinforce_stacked"] = [*CASES["reinforce"], "seeds=[0,1,2]", "optimizer.learning_rate=" + FALLING]
+CASES["reinforce_numpy"] = [*CASES["reinforce"], "execution.vector=numpy"]
 CASES["value_iteration"] += ["logger.interval=1"]
 
 Hook = Callable[[str, Path], None]

@@ -8,7 +8,7 @@ import numpy as np
 from rlexp.envs.asynchronous import AsyncVector
 from rlexp.envs.cartpole import CartPoleVector
 from rlexp.envs.make import make_env
-from rlexp.envs.vector import SyncVector, Vector
+from rlexp.envs.vector import EpisodeSeed, SyncVector, Vector
 from rlexp.storage import load_tree, save_tree
 from rlexp.streams import Stream, derive_seed
 from rlexp.types import EnvSpec
@@ -17,15 +17,17 @@ from tests.conftest import env_spec
 EPISODE_SEED = functools.partial(derive_seed, 5, "environment")
 
 
-def make_vector(kind: str, name: str, num_envs: int, time_limit: int | None = None) -> Vector:
+def make_vector(
+    kind: str, name: str, num_envs: int, time_limit: int | None = None, episode_seed: EpisodeSeed = EPISODE_SEED
+) -> Vector:
     """A vector that has not started; the asynchronous one has two workers at most."""
     spec = env_spec(name, time_limit)
     if kind == "numpy":
-        return CartPoleVector(spec, num_envs, EPISODE_SEED)
+        return CartPoleVector(spec, num_envs, episode_seed)
     make = functools.partial(make_env, spec.id, {})
     if kind == "async":
-        return AsyncVector(make, spec, num_envs, EPISODE_SEED, 2, 60.0)
-    return SyncVector(make, spec, num_envs, EPISODE_SEED)
+        return AsyncVector(make, spec, num_envs, episode_seed, 2, 60.0)
+    return SyncVector(make, spec, num_envs, episode_seed)
 
 
 def random_actions(spec: EnvSpec, stream: Stream, num_envs: int) -> np.ndarray:

@@ -70,14 +70,28 @@ class Crash(BaseException):
     """Nobody expects it."""
 
 
+ROLLOUTS = ["algorithm=ppo", "experience.rollout_length=12", "algorithm.num_minibatches=2", "algorithm.num_epochs=1"]
+WHOLE = ["algorithm=reinforce", "experience.num_episodes=4", "env.time_limit=15"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("num_envs", [1, 4])
-def test_a_run_that_crashed_under_one_vector_goes_on_under_another(num_envs: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "deaths"),
+    [
+        ([*ROLLOUTS, "experience.num_envs=1"], (60, 70, 70)),
+        ([*ROLLOUTS, "experience.num_envs=4"], (60, 70, 70)),
+        ([*WHOLE, "experience.num_envs=2"], (60, 70, 70)),
+        ([*WHOLE, "experience.num_envs=2", "seeds=[0,1]"], (120, 120, 120)),  # more files, so more operations
+    ],
+    ids=["one", "four", "episodes", "episodes of two seeds"],
+)
+def test_a_run_that_crashed_under_one_vector_goes_on_under_another(
+    line: list[str], deaths: tuple[int, int, int], tmp_path: Path
+) -> None:
     """In this process: a fork of it must not share its fork server."""
-    overrides = ["algorithm=ppo", "total_env_steps=480", "experience.rollout_length=12", "algorithm.num_minibatches=2"]
-    overrides += [f"experience.num_envs={num_envs}", "algorithm.num_epochs=1", "checkpoint.interval=60"]
+    overrides = [*line, "total_env_steps=480", "checkpoint.interval=60"]
     start([*overrides, "execution.vector=sync"], tmp_path / "undisturbed")
-    for vector, death in (("sync", 60), ("numpy", 70), ("async", 70)):
+    for vector, death in zip(("sync", "numpy", "async"), deaths, strict=True):
         storage.before_operation = crash_at(death)
         with pytest.raises(Crash):
             start([*overrides, f"execution.vector={vector}"], tmp_path / "crashed")
@@ -112,6 +126,7 @@ MUTATED["reinforce"] = [
     "experience.num_episodes=2",
     "experience.num_envs=2",
 ]
+MUTATED["reinforce_stacked"] = [*MUTATED["reinforce"], "seeds=[1,7]"]  # of both a next row is pending
 MUTATED["ppo"] += ["experience.num_envs=2"]
 MUTATED["dqn"] += ["experience.updates_per_collection=3", "env.time_limit=13"]
 MUTATED["sac"] += ["env=pendulum", "env.time_limit=13", "network.hidden=[8]", "experience.batch_size=16", "seed=1"]
@@ -154,8 +169,10 @@ def resumed_from(tree: Any, origin: Path, checkpoint: str, overrides: list[str],
     directory = choose_directory(_checked(overrides, outputs).config)
     for folder in ("checkpoints", "weights", "evaluations"):
         (directory / folder).mkdir(parents=True)
-    storage.copy_tree(origin / "rows.jsonl", directory / "rows.jsonl")
-    storage.copy_tree(origin / "weights" / "best", directory / "weights" / "best")
+    for folder in [origin] if (origin / "rows.jsonl").exists() else origin.glob("s*/"):
+        (directory / folder.relative_to(origin) / "weights").mkdir(parents=True, exist_ok=True)
+        for kept in ("rows.jsonl", "weights/best"):
+            storage.copy_tree(folder / kept, directory / folder.relative_to(origin) / kept)
     storage.save_tree(directory / "checkpoints" / checkpoint, tree)
     try:
         start(overrides, outputs)
@@ -185,9 +202,23 @@ def test_dropping_any_saved_field_is_noticed(case: str, tmp_path: Path) -> None:
     # A leaf that holds nothing at this checkpoint proves nothing. A train state may have no stream of its own, between
     # batches of whole episodes nothing has been played of the next ones, and no seed failed (test_stacked.py has one).
     nothing = {("state", "streams"), ("state", "frozen"), ("failures", "messages")}
-    if case == "reinforce":
-        nothing |= {("experience", "vector", "episodes", i, "actions") for i in range(2)}
+    if case.startswith("reinforce"):
+        nothing |= {("experience", "vector", "episodes", i, "actions") for i in range(4)}
+        nothing |= {("state", "members", s, of) for s in range(2) for of in ("streams", "frozen")}
     assert set(empty) <= nothing
+
+
+def test_seeds_that_end_apart_go_on_from_each_of_their_last_turns(tmp_path: Path) -> None:
+    """Also from those at which a seed has reached its end and others have not."""
+    overrides = [*MUTATED["reinforce"], "seeds=[0,1,2]", "total_env_steps=250", "checkpoint.interval=1"]
+    overrides += ["checkpoint.keep=99", "logger.interval=90", "evaluation.interval=120"]
+    origin = start(overrides, tmp_path / "undisturbed")
+    resting = []
+    for number, checkpoint in enumerate(sorted((origin / "checkpoints").glob("[0-9]*"))[-4:-1]):
+        tree = storage.load_tree(checkpoint)
+        resting.append(sum(env_steps >= 250 for env_steps in tree["experience"]["env_steps"]))
+        assert resumed_from(tree, origin, checkpoint.name, overrides, tmp_path / f"{number}") is None
+    assert resting == [0, 1, 2]
 
 
 def test_mutation_reaches_every_kind_of_state(tmp_path: Path) -> None:

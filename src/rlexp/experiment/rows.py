@@ -87,10 +87,10 @@ class Rows:
         for ledger, member, learned in zip(self._ledgers, state.members, updates, strict=True):
             ledger.add(learned)
             if ledger.turns.due(member.progress, self._experience.finished):
-                self._write(ledger, member, state)
+                self.write_training_rows(ledger, member, state)
         return None
 
-    def _write(self, ledger: Ledger, member: Any, state: Seeds) -> None:
+    def write_training_rows(self, ledger: Ledger, member: Any, state: Seeds) -> None:
         """A seed whose numbers are not finite is frozen after its row; raises NonFiniteError where no other is left."""
         progress = member.progress
         reduced = ledger.close()
