@@ -195,10 +195,6 @@ PAIRS: dict[str, list[list[str]]] = {
         ["algorithm=reinforce", "experience=short_rollout"],
     ],
     "needs_model": [["algorithm=value_iteration"], ["algorithm=value_iteration", "env=acrobot"]],
-    "episodes_alone": [
-        ["algorithm=reinforce", "seeds=[0,1]"],
-        ["algorithm=reinforce", "execution.vector=async"],
-    ],
     "seeds_of_a_sweep": [["algorithm=value_iteration", "env=taxi", "seeds=[0,1]"]],
     "normalised_experience": [
         ["algorithm=value_iteration", "env=taxi", "normalization=rewards"],

@@ -38,6 +38,7 @@ SHORT = [
     "evaluation.final_episodes=3",
     "evaluation.num_envs=2",
 ]
+FALLING = "{_target_: rlexp.functional.schedules.linear, start: 0.01, end: 0.0, fraction: 1.0}"
 CASES = {
     "ppo": ["algorithm=ppo", "total_env_steps=6000", "experience.rollout_length=25", "algorithm.num_epochs=2"],
     "ppo_8": ["algorithm=ppo", "total_env_steps=6000", "experience.rollout_length=25"],
@@ -62,6 +63,8 @@ CASES["ppo_normalised"] = [*CASES["ppo_8"], "normalization=observations_and_rewa
 CASES["sac_normalised"] = [*CASES["sac"], "normalization=observations_and_rewards"]
 CASES["ppo_stacked"] = [*CASES["ppo_8"], "experience.num_envs=4", "seeds=[0,1,2]"]
 CASES["dqn_stacked"] = [*CASES["dqn"], "seeds=[0,1,2]"]
+CASES["reinforce_stacked"] = [*CASES["reinforce"], "seeds=[0,1,2]", "optimizer.learning_rate=" + FALLING]
+CASES["reinforce_numpy"] = [*CASES["reinforce"], "execution.vector=numpy"]
 CASES["value_iteration"] += ["logger.interval=1"]
 
 Hook = Callable[[str, Path], None]

@@ -16,7 +16,7 @@ FLOORS = {
     "functional": 1,
     "networks": 2, "optimization": 2,
     "state": 3, "envs": 3, "data": 3,
-    "algorithms": 4, "experience": 4,
+    "algorithms": 4, "experience": 4, "seeds": 4,
     "experiment": 5,
     "cli": 6,
     "__main__": 7,

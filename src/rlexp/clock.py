@@ -19,8 +19,7 @@ class Clock:
         self._phase, self._since = phase, now
         return ended
 
-    def drain(self) -> dict[str, float]:
-        """Seconds of each phase since the last drain."""
+    def read(self) -> dict[str, float]:
+        """Seconds of each phase up to now."""
         self.switch(self._phase)
-        seconds, self.seconds = self.seconds, {}
-        return seconds
+        return dict(self.seconds)

@@ -33,21 +33,19 @@ class Flat:
     Args:
         module: its structure. Alone, its parameters become views of `values`; of stacked seeds it holds none.
         values: [*S, P], in the order of the module's parameters.
+        memory: of that shape, where they shall lie; None: in memory of their own.
     """
 
-    def __init__(self, module: nn.Module, values: Tensor) -> None:
+    def __init__(self, module: nn.Module, values: Tensor, memory: Tensor | None = None) -> None:
         module.to(values.device)
         stacked = values.dim() > 1
-        self.values = _aligned(values)
-        self.gradient = _aligned(torch.zeros_like(values))
+        self.values = aligned(values) if memory is None else memory.copy_(values)
+        self.gradient = aligned(torch.zeros_like(values))
         self.leaves: dict[str, Tensor] = {}  # [*S, *shape], views of the values
-        offset = 0
-        for name, p in module.named_parameters():
-            view = self.values[..., offset : offset + p.numel()].view((*values.shape[:-1], *p.shape))
+        for (name, view), p in zip(views(module, self.values).items(), module.parameters(), strict=True):
             if not stacked:
                 p.data = view
             self.leaves[name] = view.detach().requires_grad_() if stacked else p
-            offset += p.numel()
 
     def rows(self) -> list[tuple[Tensor, Tensor]]:
         """Values and gradient of each seed, [P]."""
@@ -56,7 +54,16 @@ class Flat:
         return list(zip(self.values.unbind(0), self.gradient.unbind(0), strict=True))
 
 
-def _aligned(values: Tensor) -> Tensor:
+def views(module: nn.Module, values: Tensor) -> dict[str, Tensor]:
+    """The module's parameters by name, [*S, *shape], as views of flat values [*S, P]."""
+    found, offset = {}, 0
+    for name, p in module.named_parameters():
+        found[name] = values[..., offset : offset + p.numel()].view((*values.shape[:-1], *p.shape))
+        offset += p.numel()
+    return found
+
+
+def aligned(values: Tensor) -> Tensor:
     """A copy, [*S, P], in which every seed's row begins on a cache line, as memory of its own does.
 
     Matrix products round by how their operands lie: without it a seed would differ from itself alone, in a last bit.

@@ -20,7 +20,7 @@ from rlexp.networks.acting import numpy_forward
 from rlexp.networks.layers import Linear, initialise
 from rlexp.optimization import Flat, Optimization, Trained
 from rlexp.streams import Stream, derive_seed
-from rlexp.types import Metrics, Noise, Progress
+from rlexp.types import Experience, Metrics, Noise, Progress
 
 Loss = Callable[..., tuple[Tensor, Metrics]]
 Batch = TypeVar("Batch", bound=tuple[Any, ...])
@@ -35,6 +35,7 @@ class TrainState:
         optimizations: name to Optimization, for each network that is stepped.
         seed: of the streams "initialisation" and all that is drawn here; several are stacked, [S].
         device: where the parameters live.
+        memory: name to [*S, P], where they shall lie there; None: in memory of their own.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class TrainState:
         seed: int | Sequence[int],
         device: torch.device,
         total_env_steps: int,
+        memory: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.progress = Progress(0, 0, total_env_steps)
         self.device = device
@@ -58,7 +60,8 @@ class TrainState:
         self.flats: dict[str, Flat] = {}
         for index, (name, module) in enumerate(networks.items()):
             rows = [_initial(module, derive_seed(s, "initialisation", index)) for s in self.seeds]
-            self.flats[name] = Flat(module, (torch.stack(rows) if self.stacked else rows[0]).to(device))
+            values = (torch.stack(rows) if self.stacked else rows[0]).to(device)
+            self.flats[name] = Flat(module, values, None if memory is None else memory[name])
             if self.stacked:
                 for layer in module.modules():
                     if isinstance(layer, Linear):
@@ -69,6 +72,25 @@ class TrainState:
                 leaf.requires_grad_(False)
         self.trained = {name: Trained(self.flats[name], how) for name, how in optimizations.items()}
         self.nets = SimpleNamespace(**self.modules)
+
+    # ------------------------------------------------------------------------------------- all its seeds are in step
+
+    @property
+    def members(self) -> "tuple[TrainState]":
+        """What an algorithm updates, one after the other."""
+        return (self,)
+
+    def shares(self, batch: Any) -> tuple[Any]:
+        """Each member's part of what an experience gave."""
+        return (batch,)
+
+    def advance(self, experience: Experience) -> None:
+        """Take over how far the seeds are."""
+        self.progress = self.progress._replace(env_steps=experience.env_steps)
+
+    def progress_of(self, index: int) -> Progress:
+        """How far the seed at this place is."""
+        return self.progress
 
     # ---------------------------------------------------------------------------------------------------- learning
 

@@ -188,9 +188,14 @@ class Algorithm(Protocol):
 
 
 class Experience(Protocol):
-    """What data comes, and when. Holds its own state and saves it."""
+    """What data comes, and when. Holds its own state and saves it.
+
+    Where it is not in step and seeds are stacked, `next` gives a batch for each of them, None for one that takes no
+    part, and `env_steps_of`, a list, says how far each is.
+    """
 
     gives: ClassVar[str]
+    in_step: ClassVar[bool]  # whether all seeds have taken as many steps at every turn
 
     @property
     def env_steps(self) -> int: ...
@@ -200,12 +205,39 @@ class Experience(Protocol):
     @property
     def owed(self) -> bool: ...  # whether more batches are due before new data come in
     def feedback(self, state: Any, update: Update) -> None: ...
-    def statistics(self) -> list[dict[str, float]]: ...  # of each seed, since the last call
+    def statistics(self, index: int) -> dict[str, float]: ...  # of the seed at this place, since it was last asked for
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Seeds(Protocol):
+    """The seeds of a run, as all but their algorithm see them: in step in one TrainState, or in SeedsApart.
+
+    A place is an index into `seeds`.
+    """
+
+    device: Any
+    stacked: bool  # whether batches, actions and weights have a first dim of seeds
+    seeds: list[int]
+    frozen: list[bool]  # whose numbers are not finite any more
+
+    @property
+    def progress(self) -> Progress: ...  # of the seed that is least far; what the loop and checkpoints go by
+    @property
+    def members(self) -> Sequence[Any]: ...  # train states; an algorithm updates one after the other
+    def shares(self, batch: Any) -> Sequence[Any]: ...  # what of a batch each member learns from, None: nothing
+    def advance(self, experience: Experience) -> None: ...  # take over how far each seed is
+    def progress_of(self, index: int) -> Progress: ...
+    def acting_nets(self) -> Any: ...
+    def finite(self) -> list[bool]: ...
+    def freeze(self, index: int) -> None: ...
+    def weights_of(self, index: int) -> dict[str, Tensor]: ...
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Callback(Protocol):
-    """Told of every turn of the loop, data and what was learned from it; a returned string asks it to stop, and why."""
+    """Told of every turn of the loop and of what each member learned; a returned string asks it to stop, and why."""
 
-    def __call__(self, progress: Progress, updates: Sequence[Update], state: Any) -> str | None: ...
+    def __call__(self, progress: Progress, updates: Sequence[Sequence[Update]], state: Any) -> str | None: ...

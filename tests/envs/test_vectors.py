@@ -76,15 +76,61 @@ def test_the_asynchronous_vector_is_the_synchronous_one(
     assert len(compare_steps(*vectors, Stream(0, "test"), 150)) > num_envs
 
 
+# ------------------------------------------------------------------------------------------------------------- waiting
+
+
+@pytest.mark.parametrize(("kind", "name"), [("numpy", "cartpole"), ("async", "cartpole"), ("async", "pendulum")])
+@pytest.mark.parametrize("share", [0.1, 0.8])
+def test_environments_that_wait_stay_as_they_are(kind: str, name: str, share: float, make: Make) -> None:
+    """Also some that were never stepped, and steps of none at all."""
+    vectors = [make(which, name, 5, 9) for which in ("sync", kind)]
+    assert len(compare_steps(*vectors, Stream(0, "test"), 100, share)) > 20 * share
+    np.testing.assert_equal(vectors[0].state_dict(), vectors[1].state_dict())
+    assert len(compare_steps(*vectors, Stream(1, "test"), 30)) > 10
+
+
+@pytest.mark.parametrize("kind", ["sync", "numpy", "async"])
+def test_one_that_waits_has_the_numbers_of_one_that_does_not(kind: str, make: Make) -> None:
+    waits, steps = (make(kind, "cartpole", 2) for _ in range(2))
+    stream, counts = Stream(0, "test"), np.zeros(2, np.int64)
+    actions = stream.integers(2, 60, 2)
+    seen = [steps.observation.copy()]
+    for row in actions:
+        steps.step(row)
+        seen.append(steps.observation.copy())
+    while (counts < 60).any():
+        active = (counts < 60) & (stream.uniform(2) < 0.5)
+        waits.step(actions[np.minimum(counts, 59), [0, 1]], active)
+        counts += active
+        np.testing.assert_array_equal(waits.observation, [seen[counts[i]][i] for i in range(2)])
+    np.testing.assert_equal(waits.state_dict()["episodes"], steps.state_dict()["episodes"])
+    assert sorted(waits.finished) == sorted(steps.finished)
+    ours, others = waits.drain_finished(range(1)), waits.drain_finished()
+    assert {e.env for e in ours} == {0}
+    assert {e.env for e in others} == {1}
+    assert waits.drain_finished() == []
+
+
+def test_what_the_waiting_would_do_does_not_matter(make: Make) -> None:
+    """Not even where it is no action; what the others do does."""
+    for kind in ("sync", "numpy", "async"):
+        vector = make(kind, "cartpole", 2)
+        vector.step(np.array([1, 7]), np.array([True, False]))
+        assert vector.time.tolist() == [1, 0]
+        with pytest.raises(EnvironmentFailure):
+            vector.step(np.array([1, 7]), np.array([False, True]))
+
+
 # -------------------------------------------------------------------------------------------------------------- resume
 
 
 @pytest.mark.parametrize("num_envs", [1, 4])
-def test_each_vector_goes_on_from_each_others_state(num_envs: int, make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [1.0, 0.7])
+def test_each_vector_goes_on_from_each_others_state(num_envs: int, share: float, make: Make, tmp_path: Path) -> None:
     undisturbed, vector = (make("sync", "cartpole", num_envs) for _ in range(2))
     stream = Stream(0, "test")
     for stage, kind in enumerate(["numpy", "numpy", "async", "async", "numpy", "sync", "async", "sync", "sync"]):
-        compare_steps(undisturbed, vector, stream, 33)
+        compare_steps(undisturbed, vector, stream, 33, share)
         saved = vector.state_dict()
         np.testing.assert_equal(saved, undisturbed.state_dict())  # one form, the same types
         vector = make(kind, "cartpole", num_envs, start=False)
@@ -92,15 +138,16 @@ def test_each_vector_goes_on_from_each_others_state(num_envs: int, make: Make, t
         vector.start()  # must not begin anew
         assert vector.inexact == []
         np.testing.assert_equal(vector.state_dict(), saved)
-    compare_steps(undisturbed, vector, stream, 33)
+    compare_steps(undisturbed, vector, stream, 33, share)
 
 
-def test_the_ring_of_actions_goes_round(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_the_ring_of_actions_goes_round(share: float, make: Make, tmp_path: Path) -> None:
     """Many times, with a state saved at each place of a short ring."""
     one, other = (make(kind, "cartpole", 3, 9) for kind in ("sync", "numpy"))
     stream = Stream(0, "test")
     for place in range(40):
-        compare_steps(one, other, stream, 1)
+        compare_steps(one, other, stream, 1, share)
         np.testing.assert_equal(one.state_dict(), other.state_dict())
         resumed = make("numpy", "cartpole", 3, 9, start=False)
         resumed.load_state_dict(through_disk(tmp_path / str(place), other.state_dict()))

@@ -8,7 +8,7 @@ import numpy as np
 from rlexp.envs.asynchronous import AsyncVector
 from rlexp.envs.cartpole import CartPoleVector
 from rlexp.envs.make import make_env
-from rlexp.envs.vector import SyncVector, Vector
+from rlexp.envs.vector import EpisodeSeed, SyncVector, Vector
 from rlexp.storage import load_tree, save_tree
 from rlexp.streams import Stream, derive_seed
 from rlexp.types import EnvSpec
@@ -17,15 +17,17 @@ from tests.conftest import env_spec
 EPISODE_SEED = functools.partial(derive_seed, 5, "environment")
 
 
-def make_vector(kind: str, name: str, num_envs: int, time_limit: int | None = None) -> Vector:
+def make_vector(
+    kind: str, name: str, num_envs: int, time_limit: int | None = None, episode_seed: EpisodeSeed = EPISODE_SEED
+) -> Vector:
     """A vector that has not started; the asynchronous one has two workers at most."""
     spec = env_spec(name, time_limit)
     if kind == "numpy":
-        return CartPoleVector(spec, num_envs, EPISODE_SEED)
+        return CartPoleVector(spec, num_envs, episode_seed)
     make = functools.partial(make_env, spec.id, {})
     if kind == "async":
-        return AsyncVector(make, spec, num_envs, EPISODE_SEED, 2, 60.0)
-    return SyncVector(make, spec, num_envs, EPISODE_SEED)
+        return AsyncVector(make, spec, num_envs, episode_seed, 2, 60.0)
+    return SyncVector(make, spec, num_envs, episode_seed)
 
 
 def random_actions(spec: EnvSpec, stream: Stream, num_envs: int) -> np.ndarray:
@@ -34,11 +36,18 @@ def random_actions(spec: EnvSpec, stream: Stream, num_envs: int) -> np.ndarray:
     return 1.5 * stream.normal(num_envs, *spec.action.shape)
 
 
-def compare_steps(one: Vector, other: Vector, stream: Stream, steps: int) -> list:
-    """Random actions to both; everything must be the same, bit for bit. Returns the finished episodes."""
+def compare_steps(one: Vector, other: Vector, stream: Stream, steps: int, share: float = 1.0) -> list:
+    """Random actions to both; everything must be the same, bit for bit. Returns the finished episodes.
+
+    share: of the environments that are stepped, at random; the others wait, also in the middle of an episode.
+    """
     for _ in range(steps):
         actions = random_actions(one.spec, stream, one.num_envs)
-        for a, b in zip(one.step(actions), other.step(actions), strict=True):
+        if share == 1.0:
+            answers = one.step(actions), other.step(actions)
+        else:
+            answers = step_some(stream.uniform(one.num_envs) < share, actions, one, other)
+        for a, b in zip(*answers, strict=True):
             np.testing.assert_array_equal(a, b, strict=True)
         np.testing.assert_array_equal(one.observation, other.observation, strict=True)
         np.testing.assert_array_equal(one.time, other.time, strict=True)
@@ -48,6 +57,18 @@ def compare_steps(one: Vector, other: Vector, stream: Stream, steps: int) -> lis
     assert finished == other.drain_finished()
     assert [type(value) for e in finished for value in e] == [int, int, int, float, int] * len(finished)
     return finished
+
+
+def step_some(active: np.ndarray, actions: np.ndarray, *vectors: Vector) -> list[list[np.ndarray]]:
+    """The active rows of each vector's answer; the others must be left as they were."""
+    answers = []
+    for vector in vectors:
+        before = [column.copy() for column in (*vector._step, vector.observation, vector.time)]
+        answer = vector.step(actions, active)
+        for column, was in zip((*answer, vector.observation, vector.time), before, strict=True):
+            np.testing.assert_array_equal(column[~active], was[~active], strict=True)
+        answers.append([column[active] for column in answer])
+    return answers
 
 
 def through_disk(path: Path, state: dict) -> dict:

@@ -32,7 +32,7 @@ class NoiseActor:
         self.seen.append(progress)
         return (noise[:, 0] < noise[:, 1]).astype(np.int64)
 
-    def log_prob(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    def log_prob(self, observation: torch.Tensor, action: torch.Tensor, member: int = 0) -> torch.Tensor:
         return observation.sum(-1) + action
 
 

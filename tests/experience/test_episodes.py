@@ -1,16 +1,21 @@
 """Whole episodes: each once, none preferred, all their steps counted, the same after a resume."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from rlexp.clock import Clock
 from rlexp.envs.vector import SyncVector
+from rlexp.errors import ConfigError
 from rlexp.experience.episodes import CHUNK, Episodes
 from rlexp.storage import load_tree, save_tree
+from rlexp.streams import derive_seed
 from rlexp.types import Noise, Transition
 from tests.envs.toys import Counter, counter_spec, simple_seed
-from tests.experience.parts import START, NoiseActor, make_collector
+from tests.envs.vectors import make_vector
+from tests.experience.parts import START, NoiseActor, make_collector, make_normaliser
 
 
 class Uneven(Counter):
@@ -23,12 +28,36 @@ class Uneven(Counter):
 
 def make(num_envs: int = 3, num_episodes: int = 6, time_limit: int = 100, env=Uneven) -> Episodes:
     vector = SyncVector(env, counter_spec(time_limit), num_envs, simple_seed)
-    return Episodes(vector, Clock(), 0, num_episodes=num_episodes, num_envs=num_envs)
+    return Episodes(
+        vector, make_normaliser(vector.spec, num_envs), Clock(), [0], num_episodes=num_episodes, num_envs=num_envs
+    )
 
 
 def cartpole(num_envs: int, num_episodes: int, time_limit: int | None = None) -> Episodes:
     vector = make_collector(num_envs=num_envs, time_limit=time_limit).vector
-    return Episodes(vector, Clock(), 0, num_episodes=num_episodes, num_envs=num_envs)
+    return Episodes(
+        vector, make_normaliser(vector.spec, num_envs), Clock(), [0], num_episodes=num_episodes, num_envs=num_envs
+    )
+
+
+def several(num_envs: int, num_episodes: int, seeds: list[int], kind: str = "sync", time_limit: int = 30) -> Episodes:
+    """CartPole; the environments of the seeds beside each other."""
+    vector = make_vector(kind, "cartpole", num_envs * len(seeds), time_limit, seeds_beside(seeds, num_envs))
+    normaliser = make_normaliser(vector.spec, num_envs, len(seeds))
+    return Episodes(vector, normaliser, Clock(), seeds, num_episodes=num_episodes, num_envs=num_envs)
+
+
+def seeds_beside(seeds: list[int], num_envs: int):
+    return lambda i, k: derive_seed(seeds[i // num_envs], "environment", i % num_envs, k)
+
+
+class StackedActor(NoiseActor):
+    """For several seeds, the second of which may be frozen."""
+
+    def __init__(self, num_seeds: int, frozen: bool = False) -> None:
+        super().__init__()
+        marks = [frozen and s == 1 for s in range(num_seeds)]
+        self.state = SimpleNamespace(device=torch.device("cpu"), stacked=True, frozen=marks)
 
 
 def lengths(batch: Transition) -> list[int]:
@@ -112,10 +141,10 @@ def test_log_probabilities_and_statistics() -> None:
     episodes = cartpole(2, 4)
     batch = episodes.next(NoiseActor(), START)
     assert torch.equal(batch.log_prob, batch.observation.sum(-1) + batch.action)
-    (statistics,) = episodes.statistics()
+    statistics = episodes.statistics(0)
     assert statistics["episode/count"] == 4
     assert statistics["episode/length"] == statistics["episode/return"] == batch.valid.sum().item() / 4
-    assert episodes.statistics() == [{}]
+    assert episodes.statistics(0) == {}
     weight = torch.ones(4, requires_grad=True)
     (batch.observation @ weight).sum().backward()  # collected in inference mode, yet it may be learned from
 
@@ -131,3 +160,66 @@ def test_resumes_between_batches(played: int, tmp_path) -> None:
         one, other = episodes.next(NoiseActor(), START), resumed.next(NoiseActor(), START)
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
         assert episodes.env_steps == resumed.env_steps
+
+
+# ---------------------------------------------------------------------------------------------------- several seeds
+
+
+def test_each_seed_has_the_batches_that_it_has_alone() -> None:
+    """Of its own length, whatever vector steps them."""
+    seeds = [4, 0, 9]
+    together = several(2, 4, seeds, "numpy", 200)
+    single = [several(2, 4, [seed], "sync", 200) for seed in seeds]
+    rows = set()
+    for _ in range(14):
+        batches = together.next(StackedActor(3), START)
+        for index, episodes in enumerate(single):
+            alone = episodes.next(NoiseActor(), START)
+            assert all(torch.equal(a, b) for a, b in zip(alone, batches[index], strict=True))
+            assert together.env_steps_of[index] == episodes.env_steps
+            assert together.statistics(index) == episodes.statistics(0) != {}
+            assert together.statistics(index) == {}
+            rows.add(len(alone.valid))
+    assert len(rows) > 1
+    assert len(set(together.env_steps_of)) == 3
+
+
+def test_a_seed_at_its_end_and_a_frozen_one_play_no_more() -> None:
+    episodes = several(1, 1, [0, 1, 2])
+    episodes.next(StackedActor(3), START)
+    end = max(episodes.env_steps_of)
+    assert sorted(episodes.env_steps_of)[1] < end
+    (first,) = [index for index, env_steps in enumerate(episodes.env_steps_of) if env_steps == end]
+    before = list(episodes.env_steps_of)
+    batches = episodes.next(StackedActor(3, frozen=first != 1), START._replace(total_env_steps=end))
+    rest = {first, 1}
+    assert [batch is None for batch in batches] == [index in rest for index in range(3)]
+    played = [steps != was for steps, was in zip(episodes.env_steps_of, before, strict=True)]
+    assert played == [index not in rest for index in range(3)]
+    finished = [episodes.statistics(index)["episode/count"] for index in range(3)]
+    assert finished == [1.0 if index in rest else 2.0 for index in range(3)]
+
+
+def test_a_policy_that_goes_by_the_progress_of_seeds_apart_is_refused() -> None:
+    class ByProgress(StackedActor):
+        def __call__(self, observation, noise, progress, *, explore):
+            return super().__call__(observation, noise, progress.env_steps, explore=explore)
+
+    with pytest.raises(ConfigError, match="acts by the run's env_steps, in which seeds of whole episodes differ"):
+        several(1, 1, [0, 1]).next(ByProgress(2), START)
+
+
+@pytest.mark.parametrize("kinds", [("sync", "numpy"), ("numpy", "async"), ("async", "sync")], ids=" ".join)
+def test_several_seeds_resume_on_any_vector(kinds: tuple[str, str], tmp_path) -> None:
+    made = [several(2, 4, [0, 1], kind) for kind in kinds]
+    episodes, resumed = made
+    for _ in range(2):
+        episodes.next(StackedActor(2), START)
+    save_tree(tmp_path / "a", episodes.state_dict())
+    resumed.load_state_dict(load_tree(tmp_path / "a"))
+    for _ in range(2):
+        for one, other in zip(*(each.next(StackedActor(2), START) for each in made), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        assert episodes.env_steps_of == resumed.env_steps_of
+    for each in made:
+        each._vector.close()

@@ -113,7 +113,7 @@ def test_replay_draws_from_the_last_that_fit() -> None:
         batch = replay.next(actor, START)
     assert batch.observation.shape == (1, 2000, 4)
     assert len(batch.observation[0].unique(dim=0)) == 12
-    assert replay.statistics()[0]["replay/size"] == 12.0
+    assert replay.statistics(0)["replay/size"] == 12.0
     done = torch.maximum(batch.terminated, batch.truncated)
     assert ((batch.time >= 0) & (done >= 0)).all()
 

@@ -44,7 +44,7 @@ def test_observations_meet_the_moments_that_acted() -> None:
         assert np.allclose(given[name], np.clip((second[name] - mean) / std, -1.5, 1.5), atol=1e-6)
         assert given[name].dtype == np.float32
     assert np.array_equal(given["reward"], second["reward"])
-    assert normaliser.beside([{"a": 1.0}]) == [{"a": 1.0}]
+    assert normaliser.statistics(0) == {}
 
 
 def test_rewards_are_divided_by_the_spread_of_discounted_returns() -> None:
@@ -61,8 +61,7 @@ def test_rewards_are_divided_by_the_spread_of_discounted_returns() -> None:
     returns += [[1.875, 3], [1.9375, 3.5], [1.96875, 2]]
     steps["truncated"], steps["terminated"] = np.array([[0, 0], [0, 1], [1, 0]], np.float32), 0 * steps["terminated"]
     assert np.allclose(normaliser.fresh(steps)["reward"], steps["reward"] / np.std(returns), rtol=1e-6)
-    (statistics,) = normaliser.beside([{}])
-    assert statistics == {"normalization/reward_scale": pytest.approx(np.std(returns), rel=1e-6)}
+    assert normaliser.statistics(0) == {"normalization/reward_scale": pytest.approx(np.std(returns), rel=1e-6)}
     returns += [[1, 3], [1.5, 3.5], [1.75, 2]]
     assert np.allclose(normaliser.fresh(steps)["reward"], steps["reward"] / np.std(returns), rtol=1e-6)
 
@@ -84,6 +83,23 @@ def test_neither_is_scaled_where_neither_is_asked_for() -> None:
     assert normaliser.state_dict() == {}
 
 
+def test_steps_that_were_not_taken_teach_nothing() -> None:
+    """An environment that waits keeps its discounted return; its row of the step is an old one."""
+    whole, waiting = (make_normaliser(SPEC, 2, observations=5.0, rewards=5.0) for _ in range(2))
+    steps = segment(0, 6, 2)
+    whole.learn(steps)
+    stretched = {name: np.repeat(column, 2, 0) for name, column in steps.items()}
+    active = np.zeros((12, 2), bool)
+    active[0::2, 0] = active[1::2, 1] = True  # each environment is stepped every other time
+    stretched["observation"][~active] = stretched["reward"][~active] = np.nan
+    waiting.learn({**stretched, "active": active})
+    assert waiting.statistics(0) == pytest.approx(whole.statistics(0), rel=1e-6)
+    for one, other in zip(whole.scaling.of(0), waiting.scaling.of(0), strict=True):
+        assert np.allclose(one, other, rtol=1e-6)
+    waiting.learn({**stretched, "active": np.zeros((12, 2), bool)})
+    assert waiting.statistics(0) == pytest.approx(whole.statistics(0), rel=1e-6)
+
+
 def test_seeds_have_moments_of_their_own_that_equal_those_alone() -> None:
     stacked = make_normaliser(SPEC, 2, seeds=3, observations=5.0, rewards=5.0)
     alone = [make_normaliser(SPEC, 2, observations=5.0, rewards=5.0) for _ in range(3)]
@@ -98,7 +114,7 @@ def test_seeds_have_moments_of_their_own_that_equal_those_alone() -> None:
     observation = segment(9, width=6)["observation"][0]
     acted = [each.scaling(observation[2 * s : 2 * s + 2]) for s, each in enumerate(alone)]
     assert np.array_equal(stacked.scaling(observation), np.concatenate(acted))
-    assert stacked.beside([{}] * 3) == [each.beside([{}])[0] for each in alone]
+    assert [stacked.statistics(s) for s in range(3)] == [each.statistics(0) for each in alone]
 
 
 def test_what_is_drawn_again_is_scaled_alike() -> None:
@@ -114,7 +130,7 @@ def test_what_is_drawn_again_is_scaled_alike() -> None:
     assert np.array_equal(batch.observation.movedim(0, 1).numpy(), observation)
     successor = normaliser.scaling(raw["next_observation"]).reshape(6, 2, 2, 2)
     assert np.array_equal(batch.next_observation.movedim(0, 1).numpy(), successor)
-    scale = torch.tensor([s["normalization/reward_scale"] for s in normaliser.beside([{}, {}])])
+    scale = torch.tensor([normaliser.statistics(s)["normalization/reward_scale"] for s in range(2)])
     assert torch.equal(batch.reward, (drawn["reward"] / scale[:, None, None]).clamp(-1, 1))
     assert (batch.reward.abs() == 1).any()
 
@@ -167,7 +183,7 @@ def test_a_rollout_is_learned_as_it_was_acted() -> None:
         assert torch.equal(batch.log_prob, batch.observation.sum(-1) + batch.action)
         inner = (batch.terminated + batch.truncated)[:-1] == 0
         assert torch.equal(batch.next_observation[:-1][inner], batch.observation[1:][inner])
-    assert "normalization/reward_scale" in rollout.statistics()[0]
+    assert "normalization/reward_scale" in rollout.statistics(0)
 
 
 def test_replay_keeps_what_is_raw_and_scales_what_it_draws() -> None:
@@ -185,4 +201,4 @@ def test_replay_keeps_what_is_raw_and_scales_what_it_draws() -> None:
     assert {tuple(row) for row in drawn[-1].observation[0].tolist()} <= scaled
     assert not {tuple(row) for row in drawn[0].observation[0].tolist()} <= scaled
     assert (stored["reward"] == 1).all()
-    assert drawn[-1].reward[0, 0] == pytest.approx(1 / replay.statistics()[0]["normalization/reward_scale"], rel=1e-6)
+    assert drawn[-1].reward[0, 0] == pytest.approx(1 / replay.statistics(0)["normalization/reward_scale"], rel=1e-6)

@@ -73,16 +73,24 @@ class Crash(BaseException):
     """Nobody expects it."""
 
 
+ROLLOUTS = ["algorithm=ppo", "experience.rollout_length=12", "algorithm.num_minibatches=2", "algorithm.num_epochs=1"]
+WHOLE = ["algorithm=reinforce", "experience.num_episodes=4", "env.time_limit=15"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("num_envs", [1, 4])
-@pytest.mark.parametrize("more", [[], NORMALISED, ["seeds=[0,1,2]"], [*NORMALISED, "seeds=[0,1,2]"]], ids=" ".join)
-def test_a_run_that_crashed_under_one_vector_goes_on_under_another(
-    more: list[str], num_envs: int, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        [*lead, f"experience.num_envs={num_envs}", *normalised, *seeds]
+        for lead, num_envs in ((ROLLOUTS, 1), (ROLLOUTS, 4), (WHOLE, 2))
+        for normalised in ([], NORMALISED)
+        for seeds in ([], ["seeds=[0,1]"])
+    ],
+    ids=lambda line: " ".join(line[:1] + line[-3:]),
+)
+def test_a_run_that_crashed_under_one_vector_goes_on_under_another(line: list[str], tmp_path: Path) -> None:
     """In this process: a fork of it must not share its fork server."""
-    overrides = ["algorithm=ppo", "total_env_steps=480", "experience.rollout_length=12", "algorithm.num_minibatches=2"]
-    overrides += more
-    overrides += [f"experience.num_envs={num_envs}", "algorithm.num_epochs=1", "checkpoint.interval=60"]
+    overrides = [*line, "total_env_steps=480", "checkpoint.interval=60"]
     start([*overrides, "execution.vector=sync"], tmp_path / "undisturbed")
     for vector in ("sync", "numpy", "async"):
         storage.before_operation = crash_in_checkpoint(3)
@@ -119,6 +127,8 @@ MUTATED["reinforce"] = [
     "experience.num_episodes=2",
     "experience.num_envs=2",
 ]
+MUTATED["reinforce"] += ["normalization=observations_and_rewards"]
+MUTATED["reinforce_stacked"] = [*MUTATED["reinforce"], "seeds=[1,7]"]  # of both a next row is pending
 MUTATED["ppo"] += ["experience.num_envs=2", "normalization=observations_and_rewards"]
 MUTATED["dqn"] += ["experience.updates_per_collection=3", "env.time_limit=13"]
 MUTATED["sac"] += [
@@ -135,7 +145,7 @@ COMMON = ["checkpoint.interval=300", "checkpoint.keep=20", "logger.interval=130"
 
 def fields(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Paths of all leaves; a list of plain values, and what a row has yet to reduce, are leaves."""
-    if isinstance(tree, dict) and tree and path != ("rows", "pending"):
+    if isinstance(tree, dict) and tree and path[:2] != ("rows", "pending"):
         for key, value in tree.items():
             yield from fields(value, (*path, key))
     elif isinstance(tree, list) and any(isinstance(item, dict) for item in tree):
@@ -168,8 +178,10 @@ def resumed_from(tree: Any, origin: Path, checkpoint: str, overrides: list[str],
     directory = choose_directory(_checked(overrides, outputs).config)
     for folder in ("checkpoints", "weights", "evaluations"):
         (directory / folder).mkdir(parents=True)
-    storage.copy_tree(origin / "rows.jsonl", directory / "rows.jsonl")
-    storage.copy_tree(origin / "weights" / "best", directory / "weights" / "best")
+    for folder in [origin] if (origin / "rows.jsonl").exists() else origin.glob("s*/"):
+        (directory / folder.relative_to(origin) / "weights").mkdir(parents=True, exist_ok=True)
+        for kept in ("rows.jsonl", "weights/best"):
+            storage.copy_tree(folder / kept, directory / folder.relative_to(origin) / kept)
     storage.save_tree(directory / "checkpoints" / checkpoint, tree)
     try:
         start(overrides, outputs)
@@ -199,9 +211,23 @@ def test_dropping_any_saved_field_is_noticed(case: str, tmp_path: Path) -> None:
     # A leaf that holds nothing at this checkpoint proves nothing. A train state may have no stream of its own, between
     # batches of whole episodes nothing has been played of the next ones, and no seed failed (test_stacked.py has one).
     nothing = {("state", "streams"), ("state", "frozen"), ("failures", "messages")}
-    if case == "reinforce":
-        nothing |= {("experience", "vector", "episodes", i, "actions") for i in range(2)}
+    if case.startswith("reinforce"):
+        nothing |= {("experience", "vector", "episodes", i, "actions") for i in range(4)}
+        nothing |= {("state", "members", s, of) for s in range(2) for of in ("streams", "frozen")}
     assert set(empty) <= nothing
+
+
+def test_seeds_that_end_apart_go_on_from_each_of_their_last_turns(tmp_path: Path) -> None:
+    """Also from those at which a seed has reached its end and others have not."""
+    overrides = [*MUTATED["reinforce"], "seeds=[0,1,2]", "total_env_steps=250", "checkpoint.interval=1"]
+    overrides += ["checkpoint.keep=99", "logger.interval=90", "evaluation.interval=120"]
+    origin = start(overrides, tmp_path / "undisturbed")
+    resting = []
+    for number, checkpoint in enumerate(sorted((origin / "checkpoints").glob("[0-9]*"))[-4:-1]):
+        tree = storage.load_tree(checkpoint)
+        resting.append(sum(env_steps >= 250 for env_steps in tree["experience"]["env_steps"]))
+        assert resumed_from(tree, origin, checkpoint.name, overrides, tmp_path / f"{number}") is None
+    assert resting == [0, 1, 2]
 
 
 def test_mutation_reaches_every_kind_of_state(tmp_path: Path) -> None:

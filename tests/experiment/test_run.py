@@ -105,11 +105,16 @@ def test_what_must_not_change_a_training_row(algorithm: str, other: list[str], t
     assert rows_of(base, "train") == rows_of(varied, "train")
 
 
-def test_vectors_do_not_change_a_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "seeds"), [("PPO", None), ("REINFORCE", None), ("REINFORCE", [0, 1])], ids=lambda x: str(x)
+)
+def test_vectors_do_not_change_a_row(algorithm: str, seeds: list[int] | None, tmp_path: Path) -> None:
     """Training and evaluation, with a time limit below the environment's own."""
-    line = [*TINY, *ALGORITHMS["PPO"], "total_env_steps=240", "env.time_limit=8", "checkpoint.interval=240"]
+    line = [*TINY, *ALGORITHMS[algorithm], "total_env_steps=240", "env.time_limit=8", "checkpoint.interval=240"]
+    line += [] if seeds is None else [f"seeds={seeds}".replace(" ", "")]
     choices = (["sync"], ["numpy"], ["async", "execution.workers=2"])
-    rows = [rows_of(run_in(tmp_path / c[0], *line, f"execution.vector={c[0]}", *c[1:])) for c in choices]
+    folders = [run_in(tmp_path / c[0], *line, f"execution.vector={c[0]}", *c[1:]) for c in choices]
+    rows = [rows_of(folder if seeds is None else folder / "s1") for folder in folders]
     assert max(row.get("eval/length", 0) for row in rows[0]) == 8
     assert len(rows[0]) > 5
     assert rows[0] == rows[1] == rows[2]

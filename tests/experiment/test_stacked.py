@@ -16,6 +16,7 @@ from rlexp.streams import derive_seed
 from tests.experiment.support import TINY, rows_of, run_in
 
 SEEDS = [3, 0, 7]
+FALLING = "optimizer.learning_rate={_target_: rlexp.functional.schedules.linear, start: 0.01, end: 0.0, fraction: 1.0}"
 CASES = {
     "ppo": ["algorithm=ppo", "experience.rollout_length=50", "experience.num_envs=4", "algorithm.num_epochs=2"],
     "ppo, target_kl": ["algorithm=ppo", "experience.rollout_length=20", "algorithm.target_kl=0.001"],
@@ -35,6 +36,17 @@ CASES = {
         "algorithm=dqn", "experience.learning_starts=200", "experience.num_envs=2", "estimator=n_step",
         "experience.sequence_length=5", "network.layer_norm=true",
     ],
+    "reinforce": [
+        "algorithm=reinforce", "baseline=value", "experience.num_episodes=2", "experience.num_envs=2", FALLING,
+        "logger.interval=110", "evaluation.interval=190",  # several turns, due at others for each seed
+    ],
+    "reinforce, normalised": [
+        "algorithm=reinforce", "baseline=value", "experience.num_episodes=2", "experience.num_envs=2",
+        "normalization=observations_and_rewards",
+    ],
+    "reinforce, no baseline": [
+        "algorithm=reinforce", "baseline=none", "experience.num_episodes=3", "experience.num_envs=3",
+    ],
 }  # fmt: skip
 
 
@@ -42,7 +54,7 @@ def stacked(tmp_path: Path, *overrides: str, seeds: list[int] = SEEDS) -> Path:
     return run_in(tmp_path, *TINY, f"seeds={seeds}".replace(" ", ""), *overrides)
 
 
-QUICK = ("ppo, target_kl", "ppo, normalised", "dqn, n steps")
+QUICK = ("ppo, target_kl", "ppo, normalised", "dqn, n steps", "reinforce")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +67,7 @@ def test_each_seed_equals_itself_alone(case: str, tmp_path: Path) -> None:
 LONG = {
     "ppo": ["algorithm=ppo", "total_env_steps=20_000"],  # 20 rollouts, 800 updates
     "a2c": ["algorithm=a2c", "total_env_steps=80_000"],  # 2,000 updates
+    "reinforce": ["algorithm=reinforce", "total_env_steps=40_000"],  # over 20 batches of each
     "dqn": [
         "algorithm=dqn", "total_env_steps=21_000", "network.hidden=[64,64]", "network.activation=relu",
     ],
@@ -119,6 +132,29 @@ def test_other_seeds_have_another_folder(tmp_path: Path) -> None:
     assert stacked(tmp_path, *CASES["ppo"], seeds=[0, 1, 2]) == first
 
 
+def test_seeds_of_whole_episodes_go_and_end_apart(tmp_path: Path) -> None:
+    """Each by its own steps: its learning rate, its updates, its rows and evaluations, its end."""
+    directory = stacked(tmp_path, *CASES["reinforce"])
+    seeds = [rows_of(directory / f"s{seed}") for seed in SEEDS]
+    train = [[row for row in rows if row["kind"] == "train"] for rows in seeds]
+    last = [rows[-1] for rows in train]
+    assert all(800 <= row["env_steps"] < 1100 for row in last)
+    assert len({row["env_steps"] for row in last}) == len({row["updates"] for row in last}) == 3
+    assert len({tuple(row["updates"] for row in rows) for rows in train}) == 3
+    for rows, of_seed in zip(train, seeds, strict=True):
+        for row in rows:  # of the update before the row, which knew the steps of its batch
+            assert row["optimizer/learning_rate"] == pytest.approx(max(0.0, 0.01 * (1 - row["env_steps"] / 800)))
+        evaluated = [row["env_steps"] for row in of_seed if row["kind"] == "eval"]
+        assert len(evaluated) in (4, 5)  # at 190, 380, 570, 760 and the end, which may be the turn that passes 760
+        assert evaluated[-1] == rows[-1]["env_steps"]
+        assert [row["kind"] for row in of_seed].count("final") == 1
+
+
+def test_a_list_of_one_seed(tmp_path: Path) -> None:
+    line = CASES["reinforce, no baseline"]
+    assert rows_of(stacked(tmp_path, *line, seeds=[4]) / "s4") == rows_of(run_in(tmp_path, *TINY, *line, "seed=4"))
+
+
 NAN_FOR = 1  # the seed whose rewards turn into NaN
 
 
@@ -151,26 +187,30 @@ def broken_env(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     del gymnasium.registry["Broken-v0"]
 
 
+EACH_SEES_3 = ["experience.num_envs=2", "experience.num_episodes=6"]
 DECLARED = "{of:Broken-v0,observation:{kind:box,shape:[2]},action:{kind:discrete,n:2},time_limit:50,has_model:false}"
 FEW = ["algorithm=ppo", "experience.rollout_length=20", "experience.num_envs=4", "algorithm.num_epochs=1"]
 
 
-def test_a_seed_that_is_not_finite_is_frozen_and_named_and_the_others_finish(tmp_path: Path, broken_env) -> None:
+@pytest.mark.parametrize("few", [FEW, ["algorithm=reinforce", *EACH_SEES_3]], ids=["ppo", "reinforce"])
+def test_a_seed_that_is_not_finite_is_frozen_and_named_and_the_others_finish(
+    few: list[str], tmp_path: Path, broken_env
+) -> None:
     """Also where the run is interrupted afterwards: the continued one still knows."""
     with pytest.raises(NonFiniteError, match=r"seed 1: .* became nan by env_steps=.*; the other seeds finished"):
-        stacked(tmp_path, *broken_env, *FEW, seeds=[0, 1, 2])
+        stacked(tmp_path, *broken_env, *few, seeds=[0, 1, 2])
     (directory,) = tmp_path.glob("*/*/seeds_0-2_3")
     assert read_json(directory / "status.json")["exit_code"] == 4
     states = [read_json(directory / f"s{seed}" / "status.json")["state"] for seed in range(3)]
     assert states == ["finished", "failed", "finished"]
     for seed in (0, 2):
-        assert rows_of(directory / f"s{seed}") == rows_of(run_in(tmp_path, *TINY, *broken_env, *FEW, f"seed={seed}"))
+        assert rows_of(directory / f"s{seed}") == rows_of(run_in(tmp_path, *TINY, *broken_env, *few, f"seed={seed}"))
     frozen = rows_of(directory / "s1")
     assert 0 < frozen[-1]["env_steps"] < 800
     with pytest.raises(NonFiniteError, match="reward or observation is not finite"):
-        run_in(tmp_path, *TINY, *broken_env, *FEW, "seed=1")
+        run_in(tmp_path, *TINY, *broken_env, *few, "seed=1")
     with pytest.raises(NonFiniteError, match="seed 1"):  # the same command again says the same
-        stacked(tmp_path, *broken_env, *FEW, seeds=[0, 1, 2])
+        stacked(tmp_path, *broken_env, *few, seeds=[0, 1, 2])
     assert rows_of(directory / "s1") == frozen
 
 

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ import gymnasium
 import numpy as np
 
 from rlexp.envs import worker
-from rlexp.envs.vector import Episode, EpisodeSeed, Step
+from rlexp.envs.vector import Episode, EpisodeSeed, Step, drained
 from rlexp.errors import EnvironmentFailure, NonFiniteError
 from rlexp.types import EnvSpec
 
@@ -100,18 +100,26 @@ class AsyncVector:
             self._tell_all(worker.START)
             self._hear_all("reset its environments")
 
-    def step(self, actions: np.ndarray) -> Step:
+    def step(self, actions: np.ndarray, active: np.ndarray | None = None) -> Step:
         """Step every environment; those that ended begin their next episode.
 
         actions: [B] integers, or [B, *A] real numbers, which are clipped to the space's bounds.
+        active: [B] bool, which environments to step, None for all; the others stay as they are, and so do their rows
+            of the answer, whatever their actions.
         Raises EnvironmentFailure with the environment, episode seed and step where one raises, and with the worker,
         its environments and their episode seeds where it died or passed the deadline.
         """
         if actions.size != self._memory.action.size:
             raise EnvironmentFailure(f"{self.spec.id}: takes {self.num_envs} actions, not {actions.shape}")
         self._memory.action[...] = actions.reshape(self._memory.action.shape)
-        self._tell_all(worker.STEP)
-        for finished in self._hear_all("step its environments"):
+        command = worker.STEP
+        numbers: Sequence[int] = range(len(self._workers))
+        if active is not None:
+            self._memory.active[...] = active
+            command = worker.STEP_SOME
+            numbers = [n for n in numbers if active[self._workers[n].first : self._workers[n].stop].any()]
+        self._tell(numbers, command)
+        for finished in self._hear(numbers, "step its environments"):
             for episode in finished or ():
                 self.finished.append(episode)
                 self._begun(episode.env, episode.index + 1)
@@ -122,9 +130,9 @@ class AsyncVector:
         self._tell_all(worker.CHECK)
         self._hear_all("look at its numbers")
 
-    def drain_finished(self) -> list[Episode]:
-        finished, self.finished = self.finished, []
-        return finished
+    def drain_finished(self, envs: range | None = None) -> list[Episode]:
+        taken, self.finished = drained(self.finished, envs)
+        return taken
 
     def close(self) -> None:
         """End the workers: those that do not within GRACE seconds are killed. May be called twice."""
@@ -179,16 +187,22 @@ class AsyncVector:
     # ---------------------------------------------------------------------------------------------------- workers
 
     def _tell_all(self, command: bytes) -> None:
+        self._tell(range(len(self._workers)), command)
+
+    def _tell(self, numbers: Sequence[int], command: bytes) -> None:
         self._time_before = self.time.copy()
-        for each in self._workers:
+        for number in numbers:
             with contextlib.suppress(OSError):
-                each.connection.send_bytes(command)
+                self._workers[number].connection.send_bytes(command)
 
     def _hear_all(self, what: str) -> list[Any]:
-        """The workers' answers to the last command, in their order; the first failure among them is raised."""
-        return [self._hear(number, what) for number in range(len(self._workers))]
+        return self._hear(range(len(self._workers)), what)
 
-    def _hear(self, number: int, what: str) -> Any:
+    def _hear(self, numbers: Sequence[int], what: str) -> list[Any]:
+        """The workers' answers to the last command, in their order; the first failure among them is raised."""
+        return [self._hear_one(number, what) for number in numbers]
+
+    def _hear_one(self, number: int, what: str) -> Any:
         connection = self._workers[number].connection
         try:
             while not connection.poll(self._deadline):

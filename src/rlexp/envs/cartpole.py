@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from rlexp.envs.vector import Episode, EpisodeSeed, Step, make_arrays
+from rlexp.envs.vector import Episode, EpisodeSeed, Step, drained, make_arrays
 from rlexp.errors import EnvironmentFailure
 from rlexp.types import EnvSpec
 
@@ -52,7 +52,6 @@ class CartPoleVector:
         self.inexact: list[int] = []
         self._episode_seed = episode_seed
         self.observation, self.time, self._step = make_arrays(spec, num_envs)
-        self._step.reward[:] = 1.0
         self._state = np.zeros((4, num_envs))
         self._x, self._x_dot, self._theta, self._theta_dot = self._state
         self._rate = np.zeros((4, num_envs))  # d state / dt
@@ -69,31 +68,63 @@ class CartPoleVector:
             for i in range(self.num_envs):
                 self._begin_episode(i)
 
-    def step(self, actions: np.ndarray) -> Step:
+    def step(self, actions: np.ndarray, active: np.ndarray | None = None) -> Step:
         """Step every environment; those that ended begin their next episode.
 
         actions: [B] integers 0 or 1. Raises EnvironmentFailure for others.
+        active: [B] bool, which environments to step, None for all; the others stay as they are, and so do their rows
+            of the answer, whatever their actions.
         """
-        if actions.shape != (self.num_envs,) or np.count_nonzero(actions >> 1):
-            raise EnvironmentFailure(
-                f"{self.spec.id}: takes {self.num_envs} actions 0 or 1, not {actions.tolist()}; check the algorithm"
-            )
-        self._actions[self._row] = actions
-        self._row = (self._row + 1) % len(self._actions)
+        if active is not None and not active.all():
+            return self._step_some(actions, active)
+        self._record(actions)
         self._advance(actions)
         self.time += 1
-        _, terminated, truncated, successor = self._step
+        reward, terminated, truncated, successor = self._step
+        reward.fill(1.0)
         successor[...] = self.observation[...] = self._state.T
         fallen = self._fallen()
         ended = fallen | (self.time >= self.spec.time_limit)
         terminated[...] = fallen
         truncated[...] = ended > fallen
         if np.count_nonzero(ended):
-            for i in np.flatnonzero(ended).tolist():
-                length = int(self.time[i])
-                self.finished.append(Episode(i, self._index[i], self._seed[i], float(length), length))
-                self._begin_episode(i)
+            self._end_episodes(ended)
         return self._step
+
+    def _step_some(self, actions: np.ndarray, active: np.ndarray) -> Step:
+        """As `step`: all are moved, and those that wait are put back."""
+        actions, waiting = np.where(active, actions, 0), ~active
+        self._record(actions)
+        for i in np.flatnonzero(waiting & (self.time > 0)).tolist():
+            self._actions[:, i] = np.roll(self._actions[:, i], 1)  # its actions stay the last rows of the ring
+        kept = self._state[:, waiting]
+        self._advance(actions)
+        self._state[:, waiting] = kept
+        self.time += active
+        reward, terminated, truncated, successor = self._step
+        fallen = self._fallen()  # none that waits: its episode is open
+        ended = fallen | (self.time >= self.spec.time_limit)
+        reward[active] = 1.0
+        successor[active] = self.observation[active] = self._state.T[active]
+        terminated[active] = fallen[active]
+        truncated[active] = (ended > fallen)[active]
+        if np.count_nonzero(ended):
+            self._end_episodes(ended)
+        return self._step
+
+    def _record(self, actions: np.ndarray) -> None:
+        if actions.shape != (self.num_envs,) or np.count_nonzero(actions >> 1):
+            raise EnvironmentFailure(
+                f"{self.spec.id}: takes {self.num_envs} actions 0 or 1, not {actions.tolist()}; check the algorithm"
+            )
+        self._actions[self._row] = actions
+        self._row = (self._row + 1) % len(self._actions)
+
+    def _end_episodes(self, ended: np.ndarray) -> None:
+        for i in np.flatnonzero(ended).tolist():
+            length = int(self.time[i])
+            self.finished.append(Episode(i, self._index[i], self._seed[i], float(length), length))
+            self._begin_episode(i)
 
     def _advance(self, actions: np.ndarray) -> None:
         """One step of explicit Euler."""
@@ -112,9 +143,9 @@ class CartPoleVector:
     def check_finite(self) -> None:
         """Nothing to look for: an episode ends while its numbers are bounded."""
 
-    def drain_finished(self) -> list[Episode]:
-        finished, self.finished = self.finished, []
-        return finished
+    def drain_finished(self, envs: range | None = None) -> list[Episode]:
+        taken, self.finished = drained(self.finished, envs)
+        return taken
 
     def close(self) -> None:
         """There is nothing to close."""

@@ -7,7 +7,7 @@ takes the seeds, keeps the state and gives the numbers of SyncVector, bit for bi
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
@@ -49,12 +49,19 @@ class Vector(Protocol):
     inexact: list[int]  # environments whose replay after loading did not match
 
     def start(self) -> None: ...
-    def step(self, actions: np.ndarray) -> Step: ...
+    def step(self, actions: np.ndarray, active: np.ndarray | None = None) -> Step: ...  # active: [B] bool, None: all
     def check_finite(self) -> None: ...
-    def drain_finished(self) -> list[Episode]: ...
+    def drain_finished(self, envs: range | None = None) -> list[Episode]: ...  # of these environments, None: of all
     def close(self) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def drained(finished: list[Episode], envs: range | None) -> tuple[list[Episode], list[Episode]]:
+    """The finished episodes of some environments, and those that are left."""
+    if envs is None:
+        return finished, []
+    return [e for e in finished if e.env in envs], [e for e in finished if e.env not in envs]
 
 
 class Arrays(NamedTuple):
@@ -129,11 +136,12 @@ class SyncVector:
         except Exception as error:
             raise self._failure(i, error) from error
 
-    def step(self, actions: np.ndarray, active: Sequence[bool] | np.ndarray | None = None) -> Step:
+    def step(self, actions: np.ndarray, active: np.ndarray | None = None) -> Step:
         """Step every environment; those that ended begin their next episode.
 
         actions: [B] integers, or [B, *A] real numbers, which are clipped to the space's bounds.
-        active: [B], which environments to step; the others stay as they are, and so do their rows of the answer.
+        active: [B] bool, which environments to step, None for all; the others stay as they are, and so do their rows
+            of the answer, whatever their actions.
         Raises EnvironmentFailure with the environment, episode seed and step where one raises.
         """
         reward, terminated, truncated, successor = self._step
@@ -185,9 +193,9 @@ class SyncVector:
             f"episode seed {self._seed[i]}, before step {int(self.time[i])}; check the environment"
         )
 
-    def drain_finished(self) -> list[Episode]:
-        finished, self.finished = self.finished, []
-        return finished
+    def drain_finished(self, envs: range | None = None) -> list[Episode]:
+        taken, self.finished = drained(self.finished, envs)
+        return taken
 
     def close(self) -> None:
         for env in self._envs:

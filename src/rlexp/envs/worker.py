@@ -21,7 +21,7 @@ from rlexp.envs.vector import Arrays, Step, SyncVector
 from rlexp.errors import EnvironmentFailure, RlexpError
 from rlexp.types import EnvSpec
 
-START, STEP, CHECK, SAVE, LOAD = b"start", b"step", b"check", b"save", b"load"
+START, STEP, STEP_SOME, CHECK, SAVE, LOAD = b"start", b"step", b"step some", b"check", b"save", b"load"
 DONE, MORE, FAILED = b"done", b"more", b"failed"
 
 _ALIGNMENT = 64  # bytes; a row of one worker and one of the next may still share a cache line, which costs little
@@ -32,6 +32,7 @@ class Memory(NamedTuple):
 
     arrays: Arrays
     action: np.ndarray  # [B, *A], of the step to come
+    active: np.ndarray  # [B] bool, which environments STEP_SOME steps
     seed: np.ndarray  # [B, 2] int64: that of episode k stands at k % 2; the parent keeps the next one ready
 
     @staticmethod
@@ -47,8 +48,8 @@ class Memory(NamedTuple):
             np.frombuffer(buffer, dtype, int(np.prod(shape)), offset).reshape(shape)
             for offset, shape, dtype in _fields(spec, num_envs)
         ]
-        observation, time, reward, terminated, truncated, successor, action, seed = views
-        return Memory(Arrays(observation, time, Step(reward, terminated, truncated, successor)), action, seed)
+        observation, time, reward, terminated, truncated, successor, action, active, seed = views
+        return Memory(Arrays(observation, time, Step(reward, terminated, truncated, successor)), action, active, seed)
 
 
 def _fields(spec: EnvSpec, num_envs: int) -> Iterator[tuple[int, tuple[int, ...], type]]:
@@ -56,8 +57,9 @@ def _fields(spec: EnvSpec, num_envs: int) -> Iterator[tuple[int, tuple[int, ...]
     observation = ((num_envs, *spec.observation.shape), spec.observation.dtype)
     flags = [((num_envs,), np.float32)] * 3
     action = ((num_envs, *spec.action.shape), spec.action.dtype)
+    active, seed = ((num_envs,), np.bool_), ((num_envs, 2), np.int64)
     offset = 0
-    for shape, dtype in (observation, ((num_envs,), np.int64), *flags, observation, action, ((num_envs, 2), np.int64)):
+    for shape, dtype in (observation, ((num_envs,), np.int64), *flags, observation, action, active, seed):
         yield offset, shape, dtype
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         offset += -(-size // _ALIGNMENT) * _ALIGNMENT
@@ -86,7 +88,7 @@ def serve(
         try:
             connection.send_bytes(DONE)
             while True:
-                _obey(connection.recv_bytes(), connection, vector, memory.action[rows])
+                _obey(connection.recv_bytes(), connection, vector, memory.action[rows], memory.active[rows])
         except EOFError:
             pass
         finally:
@@ -94,10 +96,10 @@ def serve(
                 vector.close()
 
 
-def _obey(command: bytes, connection: Connection, vector: SyncVector, action: np.ndarray) -> None:
+def _obey(command: bytes, connection: Connection, vector: SyncVector, action: np.ndarray, active: np.ndarray) -> None:
     answer: Any = None
-    if command == STEP:
-        vector.step(action)
+    if command in (STEP, STEP_SOME):
+        vector.step(action, active if command == STEP_SOME else None)
         answer = vector.drain_finished()
     elif command == START:
         vector.start()

@@ -7,20 +7,19 @@ import torch
 from torch import Tensor
 
 from rlexp.experience.normalization import Scaling
-from rlexp.state import TrainState
-from rlexp.types import Algorithm, EnvSpec, Progress
+from rlexp.types import Algorithm, EnvSpec, Progress, Seeds
 
 SCALING = "normalization"
 """Name of the observations' scaling beside the networks in a set of weights."""
 
 
 class Actor:
-    """Acts for one train state, in NumPy where the networks allow it.
+    """Acts for the seeds of a run, in NumPy where the networks allow it.
 
     scaling: of the environment's observations, followed as it changes.
     """
 
-    def __init__(self, algorithm: Algorithm, state: TrainState, spec: EnvSpec, scaling: Scaling) -> None:
+    def __init__(self, algorithm: Algorithm, state: Seeds, spec: EnvSpec, scaling: Scaling) -> None:
         self.state = state
         self._scaling = scaling
         self.noise = algorithm.noise(spec)
@@ -41,12 +40,13 @@ class Actor:
         action = output.action if self._stack is None else output.action.flatten(0, 1)
         return action.cpu().numpy()
 
-    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor | None:
+    def log_prob(self, observation: Tensor, action: Tensor, member: int = 0) -> Tensor | None:
         """[*S, T, B], of a whole rollout in one pass, by the modules that the update differentiates.
 
-        observation: as the algorithm takes it, scaled already.
+        observation: as the algorithm takes it, scaled already.  member: whose rollout it is, where seeds are apart.
         """
-        log_prob: Tensor | None = self.state.evaluate(self._algorithm.log_prob, observation, action)
+        owner = self.state.members[member]
+        log_prob: Tensor | None = owner.evaluate(self._algorithm.log_prob, observation, action)
         return log_prob
 
     def weights_of(self, index: int) -> dict[str, Tensor]:

@@ -24,7 +24,6 @@ class Collector:
         self.num_envs = vector.num_envs // len(seeds)
         self.env_steps = 0  # of each seed
         self._clock = clock
-        self._seeds = list(seeds)
         self._streams = [Stream(seed, "acting", i) for seed in seeds for i in range(self.num_envs)]
         self._segment: dict[str, np.ndarray] = {}
 
@@ -73,15 +72,10 @@ class Collector:
             }
         return self._segment
 
-    def statistics(self) -> list[dict[str, float]]:
-        """For each seed, means over the episodes that ended since the last call; nothing where none did."""
-        episodes = self.vector.drain_finished()
-        if len(self._seeds) == 1:
-            return [episode_statistics(episodes)]
-        return [
-            episode_statistics([episode for episode in episodes if episode.env // self.num_envs == s])
-            for s in range(len(self._seeds))
-        ]
+    def statistics(self, index: int) -> dict[str, float]:
+        """Means over the episodes of a seed that ended since it was last asked for; nothing where none did."""
+        own = range(index * self.num_envs, (index + 1) * self.num_envs)
+        return episode_statistics(self.vector.drain_finished(own))
 
     def state_dict(self) -> dict[str, Any]:
         return {

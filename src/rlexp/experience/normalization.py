@@ -95,7 +95,7 @@ class Normaliser:
         self._reward_clip = reward_clip
 
     def fresh(self, segment: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """A rollout [T, S B, ...] as it is learned from, in arrays of its own; then learn from it raw.
+        """Steps [T, S B, ...] as the algorithm learns from them, in arrays of its own; then learn from them raw.
 
         Observations by the moments that acted; rewards by those that know the rollout, since nothing acted on them.
         """
@@ -115,35 +115,36 @@ class Normaliser:
         return batch._replace(reward=(batch.reward / scale).clamp(-self._reward_clip, self._reward_clip))
 
     def learn(self, segment: dict[str, np.ndarray]) -> None:
-        """Take in raw steps [T, S B, ...], in the order of time."""
-        num_seeds = len(self._returns.count)
+        """Take in raw steps [T, S B, ...], in the order of time; where there is an "active", those alone."""
+        if self.scaling.clip is None and self._reward_clip is None:
+            return
+        active = segment.get("active", np.ones(segment["reward"].shape, bool))
         if self.scaling.clip is not None:
-            for s, observation in enumerate(np.split(segment["observation"], num_seeds, 1)):
-                self._observations.learn(s, observation.reshape(-1, *observation.shape[2:]))
+            self._learn(self._observations, segment["observation"], active)
             self._set_scaling()
         if self._reward_clip is not None:
-            returns = self._discounted(segment)
-            for s, of_seed in enumerate(np.split(returns, num_seeds, 1)):
-                self._returns.learn(s, of_seed.reshape(-1))
+            self._learn(self._returns, self._discounted(segment, active), active)
 
-    def beside(self, statistics: list[dict[str, float]]) -> list[dict[str, float]]:
-        """Each seed's statistics of an experience, with what rewards are divided by where they are."""
+    def _learn(self, moments: Moments, values: np.ndarray, active: np.ndarray) -> None:
+        num_seeds = len(moments.count)
+        own = zip(np.split(values, num_seeds, 1), np.split(active, num_seeds, 1), strict=True)
+        for index, (of_seed, taken) in enumerate(own):
+            moments.learn(index, of_seed[taken])
+
+    def statistics(self, index: int) -> dict[str, float]:
+        """Of the seed at this place: what its rewards are divided by, where they are."""
         if self._reward_clip is None:
-            return statistics
-        scales = self._reward_scale().tolist()
-        return [
-            {**of_seed, "normalization/reward_scale": scale} for of_seed, scale in zip(statistics, scales, strict=True)
-        ]
+            return {}
+        return {"normalization/reward_scale": float(self._reward_scale()[index])}
 
-    def _discounted(self, segment: dict[str, np.ndarray]) -> np.ndarray:
+    def _discounted(self, segment: dict[str, np.ndarray], active: np.ndarray) -> np.ndarray:
         """R after each step, [T, S B]; the open episodes go on in the next segment."""
         returns = np.empty(segment["reward"].shape)
-        goes_on = (segment["terminated"] + segment["truncated"]) == 0
+        ended = (segment["terminated"] + segment["truncated"]) > 0
         for t, reward in enumerate(segment["reward"]):
-            self._running *= self._gamma
-            self._running += reward
+            np.copyto(self._running, self._gamma * self._running + reward, where=active[t])
             returns[t] = self._running
-            self._running *= goes_on[t]
+            self._running[active[t] & ended[t]] = 0
         return returns
 
     def _reward_scale(self) -> np.ndarray:

@@ -27,6 +27,7 @@ class Replay:
 
     gives: ClassVar[str] = "replay"
     finished: ClassVar[bool] = False
+    in_step: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -83,9 +84,9 @@ class Replay:
     def feedback(self, state: TrainState, update: Update) -> None:
         """Uniform replay does not order its samples."""
 
-    def statistics(self) -> list[dict[str, float]]:
-        collected = self._normaliser.beside(self._collector.statistics())
-        return [{**of_seed, "replay/size": float(self._buffer.size)} for of_seed in collected]
+    def statistics(self, index: int) -> dict[str, float]:
+        collected = self._collector.statistics(index) | self._normaliser.statistics(index)
+        return {**collected, "replay/size": float(self._buffer.size)}
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -18,6 +18,7 @@ class Rollout:
     gives: ClassVar[str] = "rollout"
     finished: ClassVar[bool] = False
     owed: ClassVar[bool] = False
+    in_step: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -49,8 +50,8 @@ class Rollout:
     def feedback(self, state: TrainState, update: Update) -> None:
         """A rollout is used once; nothing depends on its update."""
 
-    def statistics(self) -> list[dict[str, float]]:
-        return self._normaliser.beside(self._collector.statistics())
+    def statistics(self, index: int) -> dict[str, float]:
+        return self._collector.statistics(index) | self._normaliser.statistics(index)
 
     def state_dict(self) -> dict[str, Any]:
         return {"collector": self._collector.state_dict(), "normaliser": self._normaliser.state_dict()}

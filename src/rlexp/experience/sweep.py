@@ -16,6 +16,7 @@ class Sweep:
 
     gives: ClassVar[str] = "sweep"
     owed: ClassVar[bool] = False
+    in_step: ClassVar[bool] = True
 
     def __init__(self, model: MDP, *, tolerance: Annotated[float, Range(0)]) -> None:
         self._model = model
@@ -31,8 +32,8 @@ class Sweep:
         # One number read back a sweep; the models that fit a table live on the CPU.
         self.finished = float(update.metrics["value/bellman_residual"]) <= self._tolerance
 
-    def statistics(self) -> list[dict[str, float]]:
-        return [{}]
+    def statistics(self, index: int) -> dict[str, float]:
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"env_steps": self.env_steps, "finished": self.finished}

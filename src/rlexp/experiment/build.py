@@ -23,9 +23,10 @@ from rlexp.experiment.schema import Schema, given_fields
 from rlexp.experiment.targets import resolve
 from rlexp.functional.distributions import family_of, squashed_family_of
 from rlexp.optimization import Optimization
+from rlexp.seeds import SeedsApart
 from rlexp.state import TrainState
 from rlexp.streams import derive_seed
-from rlexp.types import Algorithm, EnvSpec, Experience
+from rlexp.types import Algorithm, EnvSpec, Experience, Seeds
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Parts:
     """What the loop joins."""
 
     algorithm: Algorithm
-    state: TrainState
+    state: Seeds
     experience: Experience
     actor: Actor
     clock: Clock
@@ -52,28 +53,18 @@ def build(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Parts:
     normaliser = make_normaliser(config, spec, schema)
     vector: Vector | None = None
 
-    def make_collector() -> Collector:
+    def make_vector_of_all() -> Vector:
         nonlocal vector
         num_envs = config["experience"]["num_envs"]
         episode_seed = functools.partial(_episode_seed, tuple(seeds), num_envs)
         vector = make_training_vector(config, spec, num_envs * len(seeds), episode_seed, schema.plugins)
-        return Collector(vector, seeds, clock)
-
-    def make_sync_vector() -> SyncVector:
-        """For experience that lets some environments wait: the other vectors step all at once."""
-        nonlocal vector
-        make = functools.partial(make_env, spec.id, config["env"]["kwargs"])
-        num_envs = config["experience"]["num_envs"]
-        made = SyncVector(make, spec, num_envs, functools.partial(derive_seed, config["seed"], "environment"))
-        vector = made
-        return made
+        return vector
 
     makers = {
-        "collector": make_collector,
-        "vector": make_sync_vector,
+        "collector": lambda: Collector(make_vector_of_all(), seeds, clock),
+        "vector": make_vector_of_all,
         "normaliser": lambda: normaliser,
         "clock": lambda: clock,
-        "seed": lambda: config["seed"],
         "seeds": lambda: seeds,
         "model": lambda: read_model(spec, config["env"]["kwargs"]),
     }
@@ -81,19 +72,18 @@ def build(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Parts:
     return Parts(algorithm, state, experience, Actor(algorithm, state, spec, normaliser.scaling), clock, vector)
 
 
-def make_learner(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> tuple[Algorithm, TrainState]:
-    """The algorithm and its train state, without any environment."""
+def make_learner(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> tuple[Algorithm, Seeds]:
+    """The algorithm and the train state of its seeds, without any environment."""
     algorithm = make_algorithm(config, spec, schema)
     networks = make_networks(config, spec, schema, algorithm)
-    state = TrainState(
-        networks,
-        algorithm.targets,
-        make_optimizations(config, schema, algorithm, networks),
-        seed=config["seed"] if config["seeds"] is None else tuple(config["seeds"]),
-        device=make_device(config),
-        total_env_steps=config["total_env_steps"],
-    )
-    return algorithm, state
+    parts = (networks, algorithm.targets, make_optimizations(config, schema, algorithm, networks))
+    device, total_env_steps, seeds = make_device(config), config["total_env_steps"], config["seeds"]
+    if seeds is None:
+        return algorithm, TrainState(*parts, seed=config["seed"], device=device, total_env_steps=total_env_steps)
+    experience: Any = resolve(config["experience"]["_target_"], "experience", schema.plugins)
+    if experience.in_step:
+        return algorithm, TrainState(*parts, seed=tuple(seeds), device=device, total_env_steps=total_env_steps)
+    return algorithm, SeedsApart(*parts, seeds=seeds, device=device, total_env_steps=total_env_steps)
 
 
 def make_actor(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Actor:

@@ -73,12 +73,12 @@ def check(
 
 DECLARES = {
     "algorithm": ("actions", "learns_from", "needs", "gives", "targets"),
-    "experience": ("gives",),
+    "experience": ("gives", "in_step"),
     "estimator": ("of",),
     "network": ("takes",),
     "exploration": ("noise",),
     "baseline": ("uses_value",),
-    "normalization": ("fresh", "learn", "drawn", "beside"),
+    "normalization": ("fresh", "learn", "drawn", "statistics"),
     "optimizer": (),
 }
 """What a group's class or function must say of itself: a target of another group has no such word."""

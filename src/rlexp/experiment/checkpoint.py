@@ -8,7 +8,7 @@ from rlexp.errors import StorageError
 from rlexp.experiment.intervals import Every
 from rlexp.experiment.members import Failures
 from rlexp.storage import load_tree, remove, save_tree
-from rlexp.types import Progress, Update
+from rlexp.types import Progress, Seeds, Update
 
 
 class Stateful(Protocol):
@@ -32,12 +32,12 @@ class Checkpointer:
         self._every = Every(interval)
         self._saved_at = -1
 
-    def __call__(self, progress: Progress, updates: Sequence[Update], state: Any) -> str | None:
+    def __call__(self, progress: Progress, updates: Sequence[Sequence[Update]], state: Any) -> str | None:
         if self._every.due(progress.env_steps):
             self.save(progress, state)
         return None
 
-    def save(self, progress: Progress, state: Any) -> None:
+    def save(self, progress: Progress, state: Seeds) -> None:
         """Nothing happens where this turn was saved already.
 
         A seed whose parameters are not finite is frozen first; raises NonFiniteError where no other is left.

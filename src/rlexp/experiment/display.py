@@ -75,7 +75,7 @@ class Display:
         self._phases = phases or self._phases
         self._values |= {name: value for name, value in values.items() if name[5:] not in phases}
 
-    def __call__(self, progress: Progress, updates: Sequence[Update], state: Any) -> str | None:
+    def __call__(self, progress: Progress, updates: Sequence[Sequence[Update]], state: Any) -> str | None:
         now = time.monotonic()
         if self._begun is None:
             self._begun = (now, progress.env_steps)

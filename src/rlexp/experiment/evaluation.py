@@ -9,11 +9,11 @@ from torch import Tensor
 
 from rlexp.experience.actor import Actor
 from rlexp.experiment.evaluator import Evaluator, Result
-from rlexp.experiment.intervals import Every
+from rlexp.experiment.intervals import EveryAndLast
+from rlexp.experiment.members import places_of
 from rlexp.experiment.rows import Rows
-from rlexp.state import TrainState
 from rlexp.storage import load_tree, save_tree
-from rlexp.types import Experience, Progress, Update
+from rlexp.types import Experience, Progress, Seeds, Update
 
 
 class Evaluation:
@@ -24,6 +24,7 @@ class Evaluation:
     Args:
         evaluators: by seed.
         actor: the one that trains, whose weights are evaluated.
+        turns: when the seeds of each member of the state are evaluated.
         folders: where weights lie, by seed.
     """
 
@@ -31,7 +32,7 @@ class Evaluation:
         self,
         evaluators: Mapping[int, Evaluator],
         settings: Mapping[str, Any],
-        interval: int,
+        turns: Sequence[EveryAndLast],
         experience: Experience,
         actor: Actor,
         rows: Rows,
@@ -39,32 +40,32 @@ class Evaluation:
     ) -> None:
         self._evaluators = evaluators
         self._settings = settings
-        self._every = Every(interval)
+        self._turns = list(turns)
         self._experience = experience
         self._actor = actor
         self._rows = rows
         self._folders = folders
         self._best = dict.fromkeys(evaluators, -math.inf)
 
-    def __call__(self, progress: Progress, updates: Sequence[Update], state: TrainState) -> str | None:
-        last = progress.env_steps >= progress.total_env_steps or self._experience.finished
-        if not self._every.due(progress.env_steps) and not last:
-            return None
-        for index, (seed, evaluator) in enumerate(self._evaluators.items()):
-            if state.frozen[index]:
-                continue
-            weights = self._actor.weights_of(index)
-            result = evaluator.evaluate(weights, progress, self._settings["episodes"])
-            self._rows.append("eval", seed, progress, result.metrics())
-            if result.mean > self._best[seed]:
-                self._best[seed] = result.mean
-                save_weights(self._folders[seed] / "best", weights, progress)
+    def __call__(self, progress: Progress, updates: Sequence[Sequence[Update]], state: Seeds) -> str | None:
+        for places, member, turns in zip(places_of(state), state.members, self._turns, strict=True):
+            if turns.due(member.progress, self._experience.finished):
+                for index in places:
+                    if not state.frozen[index]:
+                        self._evaluate(state.seeds[index], self._actor.weights_of(index), member.progress)
         return None
 
-    def finish(self, state: TrainState) -> dict[int, dict[str, dict[str, Any]]]:
+    def _evaluate(self, seed: int, weights: Mapping[str, Tensor], progress: Progress) -> None:
+        result = self._evaluators[seed].evaluate(weights, progress, self._settings["episodes"])
+        self._rows.append("eval", seed, progress, result.metrics())
+        if result.mean > self._best[seed]:
+            self._best[seed] = result.mean
+            save_weights(self._folders[seed] / "best", weights, progress)
+
+    def finish(self, state: Seeds) -> dict[int, dict[str, dict[str, Any]]]:
         """Evaluate the final weights of each seed, then its best ones, on the same episodes, and log both."""
         return {
-            seed: self._finish(seed, evaluator, self._actor.weights_of(index), state.progress)
+            seed: self._finish(seed, evaluator, self._actor.weights_of(index), state.progress_of(index))
             for index, (seed, evaluator) in enumerate(self._evaluators.items())
             if not state.frozen[index]
         }
@@ -88,8 +89,9 @@ class Evaluation:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._best = dict(zip(self._best, state["best"], strict=True))
 
-    def resume(self, env_steps: int) -> None:
-        self._every.resume(env_steps)
+    def resume(self, state: Seeds) -> None:
+        for turns, member in zip(self._turns, state.members, strict=True):
+            turns.resume(member.progress.env_steps)
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], progress: Progress) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rlexp.types import Progress
+
 INTERVALS = {"logger": 100, "evaluation": 10, "checkpoint": 10}
 """Group to the number of times that a run of any length logs, evaluates or saves where its interval is null."""
 
@@ -33,3 +35,23 @@ class Every:
             return False
         self.passed = passed
         return True
+
+
+class EveryAndLast:
+    """Due for seeds that are in step at each multiple of `interval`, and at the last turn that they take part in."""
+
+    def __init__(self, interval: int) -> None:
+        self._every = Every(interval)
+        self._env_steps = 0
+
+    def resume(self, env_steps: int) -> None:
+        """Stand where an uninterrupted run stands after the seeds' turn at `env_steps`."""
+        self._every.resume(env_steps)
+        self._env_steps = env_steps
+
+    def due(self, progress: Progress, finished: bool) -> bool:
+        """Never after a turn in which the seeds took no step: they have reached the end, or are frozen."""
+        if progress.env_steps == self._env_steps:
+            return False
+        self._env_steps = progress.env_steps
+        return self._every.due(progress.env_steps) or progress.env_steps >= progress.total_env_steps or finished

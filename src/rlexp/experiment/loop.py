@@ -10,24 +10,26 @@ def train(parts: Parts, callbacks: Sequence[Callback]) -> str | None:
     """Run until `total_env_steps`, until the experience is finished, or until a callback asks to stop.
 
     A turn is some data and all the updates that it owes; callbacks are told of whole turns, so that nothing is logged,
-    evaluated or saved between the data and what is learned from it.
+    evaluated or saved between the data and what is learned from it. Seeds that are equally far are one member of the
+    state, updated at once; others are members of their own, each with its share of the data.
     Returns the callback's reason, None where the run came to its end.
 
     May be called on parts that were loaded from a checkpoint: it goes on where they stand.
     """
     state, experience, clock = parts.state, parts.experience, parts.clock
     while state.progress.env_steps < state.progress.total_env_steps and not experience.finished:
-        updates: list[Update] = []
+        updates: list[list[Update]] = [[] for _ in state.members]
         owed = True
         while owed:
             clock.switch("other")
             batch = experience.next(parts.actor, state.progress)
-            state.progress = state.progress._replace(env_steps=experience.env_steps)
-            if batch is not None:
-                clock.switch("update")
-                update = parts.algorithm.update(state, batch, state.progress)
-                experience.feedback(state, update)
-                updates.append(update)
+            state.advance(experience)
+            for member, share, learned in zip(state.members, state.shares(batch), updates, strict=True):
+                if share is not None:
+                    clock.switch("update")
+                    update = parts.algorithm.update(member, share, member.progress)
+                    experience.feedback(member, update)
+                    learned.append(update)
             owed = experience.owed
         clock.switch("report")
         for callback in callbacks:

@@ -4,12 +4,13 @@ A member's folder is that of a run like any other (configuration, rows, weights,
 evaluating, mirroring and comparing do not know how it was trained. Checkpoints belong to the run.
 """
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rlexp.errors import NonFiniteError
-from rlexp.state import TrainState
+from rlexp.types import Seeds
 
 
 def seeds_of(config: Mapping[str, Any]) -> list[int]:
@@ -28,6 +29,12 @@ def alone(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
     return {**config, "seed": seed, "seeds": None}
 
 
+def places_of(state: Seeds) -> list[range]:
+    """The places of the seeds of each member of the state."""
+    ends = list(itertools.accumulate((len(member.seeds) for member in state.members), initial=0))
+    return [range(first, stop) for first, stop in itertools.pairwise(ends)]
+
+
 class Failures:
     """Seeds whose numbers are no longer finite, and why. They are frozen while others are left."""
 
@@ -35,7 +42,7 @@ class Failures:
         self._seeds = seeds
         self.messages: dict[int, str] = {}
 
-    def add(self, index: int, message: str, state: TrainState) -> None:
+    def add(self, index: int, message: str, state: Seeds) -> None:
         """Freeze the seed at this place; raises NonFiniteError where no other goes on."""
         self.messages[self._seeds[index]] = message
         if all(frozen for other, frozen in enumerate(state.frozen) if other != index):

@@ -75,23 +75,6 @@ def seeds_of_a_sweep(c: Choice) -> str | None:
     )
 
 
-def episodes_alone(c: Choice) -> str | None:
-    """Whole episodes with several seeds, or with a vector that steps all environments at once."""
-    if c.experience.gives != "episodes":
-        return None
-    if c.config["seeds"] is not None:
-        return (
-            f"episodes of seeds={c.config['seeds']} end at different steps, so they cannot be trained in one process; "
-            "use -m seed=0,1,2"
-        )
-    vector = c.config["execution"]["vector"]
-    if vector not in ("auto", "sync"):
-        return (
-            f"experience=episodes lets environments wait for each other, execution.vector={vector} does not; set sync"
-        )
-    return None
-
-
 def normalised_experience(c: Choice) -> str | None:
     """Normalisation is chosen and the experience does not normalise, or rewards and the algorithm has no discount."""
     normalization = c.config["normalization"]
@@ -291,7 +274,6 @@ RULES: tuple[Callable[[Choice], str | None], ...] = (
     experience_kind,
     needs_model,
     seeds_of_a_sweep,
-    episodes_alone,
     normalised_experience,
     normalised_observation,
     needed_part,

@@ -22,11 +22,11 @@ from rlexp.experiment.evaluation import Evaluation, save_weights
 from rlexp.experiment.evaluator import Evaluator
 from rlexp.experiment.extend import adopt_parent
 from rlexp.experiment.identity import config_hash, human_name, next_run_directory, run_directories
-from rlexp.experiment.intervals import interval_of
+from rlexp.experiment.intervals import EveryAndLast, interval_of
 from rlexp.experiment.loop import train
-from rlexp.experiment.members import Failures, alone, folders_of, seeds_of
+from rlexp.experiment.members import Failures, alone, folders_of, places_of, seeds_of
 from rlexp.experiment.provenance import provenance
-from rlexp.experiment.rows import Row, Rows
+from rlexp.experiment.rows import Ledger, Row, Rows
 from rlexp.experiment.sessions import Sessions
 from rlexp.experiment.signals import Signals, watched
 from rlexp.experiment.status import FAILED, FINISHED, INTERRUPTED, RUNNING, read_results, read_status
@@ -146,11 +146,10 @@ def _train_and_evaluate(
         checkpointer = _make_checkpointer(config, directory, parts, rows, evaluation, failures)
         sessions = Sessions(directory, interval_of(config, "checkpoint"))
         if _load(directory, checkpointer, logs, parts, display):
-            env_steps = parts.state.progress.env_steps
-            rows.resume(env_steps)
-            checkpointer.resume(env_steps)
+            rows.resume(parts.state)
+            checkpointer.resume(parts.state.progress.env_steps)
             if evaluation is not None:
-                evaluation.resume(env_steps)
+                evaluation.resume(parts.state)
         _begin_session(sessions, config, parts, display)
         for mirror in mirrors.values():
             mirror.start()  # after the cut: from here on rows only come
@@ -163,7 +162,8 @@ def _train_and_evaluate(
             raise signals.error(f"saved at env_steps={parts.state.progress.env_steps}; {how} continues")
         signals.at_once = True
         for index, folder in enumerate(folders.values()):
-            save_weights(folder / "weights" / "final", parts.actor.weights_of(index), parts.state.progress)
+            weights, progress = parts.actor.weights_of(index), parts.state.progress_of(index)
+            save_weights(folder / "weights" / "final", weights, progress)
         display.say("evaluating")
         results = evaluation.finish(parts.state) if evaluation else {}
         sessions.write()
@@ -185,7 +185,8 @@ def _make_rows(
         return parts.algorithm.statistics(checked.spec, progress)
 
     interval = interval_of(checked.config, "logger")
-    return Rows(logs, interval, parts.experience, parts.clock, statistics, listeners, failures)
+    ledgers = [Ledger(places, interval, parts.clock) for places in places_of(parts.state)]
+    return Rows(logs, ledgers, parts.experience, statistics, listeners, failures)
 
 
 def _make_evaluation(checked: Checked, parts: Parts, rows: Rows, folders: Mapping[int, Path]) -> Evaluation | None:
@@ -197,8 +198,8 @@ def _make_evaluation(checked: Checked, parts: Parts, rows: Rows, folders: Mappin
         seed: Evaluator(config, checked.spec, actor, folder / "evaluations") for seed, folder in folders.items()
     }
     weights = {seed: folder / "weights" for seed, folder in folders.items()}
-    interval = interval_of(config, "evaluation")
-    return Evaluation(evaluators, config["evaluation"], interval, parts.experience, parts.actor, rows, weights)
+    turns = [EveryAndLast(interval_of(config, "evaluation")) for _ in parts.state.members]
+    return Evaluation(evaluators, config["evaluation"], turns, parts.experience, parts.actor, rows, weights)
 
 
 def _make_checkpointer(
@@ -232,7 +233,7 @@ def _load(
         for log in logs.values():
             log.cut(0)
         return False
-    parts.state.progress = parts.state.progress._replace(env_steps=parts.experience.env_steps)
+    parts.state.advance(parts.experience)
     display.say(f"continuing {directory} from env_steps={parts.state.progress.env_steps}")
     return True
 

@@ -53,7 +53,7 @@ class Sessions:
         self.write()
         return reasons
 
-    def __call__(self, progress: Progress, updates: Sequence[Update], state: Any) -> str | None:
+    def __call__(self, progress: Progress, updates: Sequence[Sequence[Update]], state: Any) -> str | None:
         if self._every.due(progress.env_steps):
             self.write()
         return None

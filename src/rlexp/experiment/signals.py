@@ -18,7 +18,7 @@ class Signals:
         self.received: signal.Signals | None = None
         self.at_once = False  # set where everything is saved already: a signal then raises right away
 
-    def __call__(self, progress: Progress, updates: Sequence[Update], state: Any) -> str | None:
+    def __call__(self, progress: Progress, updates: Sequence[Sequence[Update]], state: Any) -> str | None:
         return None if self.received is None else f"received {self.received.name}"
 
     def error(self, saved: str) -> Interrupted:
