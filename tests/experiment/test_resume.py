@@ -128,7 +128,7 @@ MUTATED["reinforce"] = [
     "experience.num_envs=2",
 ]
 MUTATED["reinforce"] += ["normalization=observations_and_rewards"]
-MUTATED["reinforce_stacked"] = [*MUTATED["reinforce"], "seeds=[1,7]"]  # of both a next row is pending
+MUTATED["reinforce_stacked"] = [*MUTATED["reinforce"], "seeds=[2,22]"]  # of both a next row is pending
 MUTATED["ppo"] += ["experience.num_envs=2", "normalization=observations_and_rewards"]
 MUTATED["dqn"] += ["experience.updates_per_collection=3", "env.time_limit=13"]
 MUTATED["sac"] += [
