@@ -1,7 +1,8 @@
 """The distinct evaluation routine: its own environments and streams, the same episodes for every run, cached.
 
-Episode n is reset with a seed that depends on (evaluation.seed, n) alone, so two runs, seeds or algorithms meet the
-same episodes and may be compared in pairs. What was measured for a set of weights is kept in a file under their digest.
+Episode n is reset with a seed that depends on (evaluation.seed, n) alone (`experiment/playing.py`), so two runs, seeds
+or algorithms meet the same episodes and may be compared in pairs. What was measured for a set of weights is kept in a
+file under their digest.
 """
 
 import hashlib
@@ -10,16 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from rlexp.envs.vector import Episode
 from rlexp.errors import StorageError
 from rlexp.experience.actor import Actor
 from rlexp.experiment.build import make_vector
+from rlexp.experiment.playing import episode_seed, play
 from rlexp.storage import read_json, write_json
-from rlexp.streams import Stream, derive_seed
 from rlexp.types import EnvSpec, Progress
 
 
@@ -100,34 +99,16 @@ class Evaluator:
         In this process also where training has workers: an evaluation is short, and starting processes for each one
         would take longer than they save. The numbers are the same.
         """
+        numbers = range(episodes)
         num_envs: int = min(episodes, self._settings["num_envs"])
-        seed, noise = self._settings["seed"], self._actor.noise
-
-        def number(i: int, k: int) -> int:
-            return i + num_envs * k
-
-        vector = make_vector(
-            self._config, self._spec, num_envs, lambda i, k: derive_seed(seed, "evaluation", number(i, k))
-        )
-        streams = [Stream(seed, "evaluation noise", i) for i in range(num_envs)]
+        vector = make_vector(self._config, self._spec, num_envs, episode_seed(self._settings, numbers, num_envs))
         found: dict[int, Episode] = {}
-        randomness = np.zeros((num_envs, noise.size), np.float32)
         try:
-            vector.start()
-            with torch.inference_mode():
-                while len(found) < episodes:
-                    if explore:
-                        randomness = np.stack([stream.noise(noise) for stream in streams])
-                    vector.step(self._actor(vector.observation, randomness, progress, explore=explore))
-                    for episode in vector.drain_finished():
-                        n = number(episode.env, episode.index)
-                        streams[episode.env] = Stream(seed, "evaluation noise", number(episode.env, episode.index + 1))
-                        if n < episodes:
-                            found[n] = episode
-            vector.check_finite()
+            for turn in play(vector, self._actor, progress, self._settings, numbers, explore=explore):
+                found |= turn.finished
         finally:
             vector.close()
-        ordered = [found[n] for n in range(episodes)]
+        ordered = [found[n] for n in numbers]
         return Result([e.seed for e in ordered], [e.episode_return for e in ordered], [e.length for e in ordered])
 
 
