@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from rlexp.data.episodes import Recorder
 from rlexp.envs.vector import Episode
 from rlexp.errors import StorageError
 from rlexp.experience.actor import Actor
@@ -37,6 +38,21 @@ class Result(NamedTuple):
     def std(self) -> float:
         """Over episodes; 0 for a single one."""
         return statistics.pstdev(self.returns)
+
+    def add(self, episode: Episode) -> None:
+        self.seeds.append(episode.seed)
+        self.returns.append(episode.episode_return)
+        self.lengths.append(episode.length)
+
+    def part(self, numbers: range) -> "Result":
+        """Some of the episodes, by their numbers."""
+        kept = slice(numbers.start, numbers.stop)
+        return Result(self.seeds[kept], self.returns[kept], self.lengths[kept])
+
+    def changed(self, known: "Result", first: int = 0) -> list[int]:
+        """The numbers of the episodes that differ from what is known of them; `first` is the number of both firsts."""
+        pairs = zip(zip(*self, strict=True), zip(*known, strict=True), strict=False)  # fewer may be known
+        return [n for n, (now, before) in enumerate(pairs, first) if now != before]
 
     def metrics(self) -> dict[str, float]:
         return {
@@ -64,22 +80,38 @@ class Evaluator:
         self._directory = directory
 
     def evaluate(
-        self, weights: Mapping[str, Tensor], progress: Progress, episodes: int, policy: str | None = None
+        self,
+        weights: Mapping[str, Tensor],
+        progress: Progress,
+        episodes: int,
+        policy: str | None = None,
+        recorder: Recorder | None = None,
     ) -> Result:
         """Run `episodes` episodes, or read those of them that are known for these very weights.
 
         weights: of one seed, name to [P].  progress: where they were reached, for a sampled policy's schedules.
+        recorder: keeps the steps; known episodes are played again for it, and what is known of them stays as it is.
         """
         policy = policy or self._settings["policy"]
+        known = self.known(weights, progress, policy)
+        if len(known.returns) >= episodes and recorder is None:
+            return known.part(range(episodes))
+        self._actor.state.load_weights(weights)
+        played = self._run(progress, episodes, recorder, explore=policy == "sampled")
         path = self._cache(weights, progress, policy)
-        known = _read(path)
-        if len(known.returns) < episodes:
-            self._actor.state.load_weights(weights)
-            known = self._run(progress, episodes, explore=policy == "sampled")
-            if path is not None:
-                columns = {"seed": known.seeds, "return": known.returns, "length": known.lengths}
-                write_json(path, {"policy": policy, "env": self._spec.id, "episodes": columns})
-        return Result(known.seeds[:episodes], known.returns[:episodes], known.lengths[:episodes])
+        if path is not None and len(known.returns) < episodes:
+            columns = {"seed": played.seeds, "return": played.returns, "length": played.lengths}
+            write_json(path, {"policy": policy, "env": self._spec.id, "episodes": columns})
+        return played
+
+    def known(self, weights: Mapping[str, Tensor], progress: Progress, policy: str | None = None) -> Result:
+        """What is cached for these weights; nothing where the file is missing or damaged: it is then measured again."""
+        path = self._cache(weights, progress, policy or self._settings["policy"])
+        try:
+            columns = read_json(path)["episodes"] if path is not None and path.exists() else {}
+            return Result(*(list(columns.get(name, [])) for name in ("seed", "return", "length")))
+        except (StorageError, KeyError, TypeError, AttributeError):
+            return Result([], [], [])
 
     def _cache(self, weights: Mapping[str, Tensor], progress: Progress, policy: str) -> Path | None:
         if self._directory is None:
@@ -93,7 +125,7 @@ class Evaluator:
             digest.update(name.encode() + values.numpy().tobytes())
         return self._directory / f"{digest.hexdigest()[:16]}.json"
 
-    def _run(self, progress: Progress, episodes: int, *, explore: bool) -> Result:
+    def _run(self, progress: Progress, episodes: int, recorder: Recorder | None, *, explore: bool) -> Result:
         """Environment i plays episodes i, i + B, i + 2 B, ...; episodes beyond the last are not counted.
 
         In this process also where training has workers: an evaluation is short, and starting processes for each one
@@ -106,16 +138,11 @@ class Evaluator:
         try:
             for turn in play(vector, self._actor, progress, self._settings, numbers, explore=explore):
                 found |= turn.finished
+                if recorder is not None:
+                    recorder.add(turn.number, turn.columns())
         finally:
             vector.close()
-        ordered = [found[n] for n in numbers]
-        return Result([e.seed for e in ordered], [e.episode_return for e in ordered], [e.length for e in ordered])
-
-
-def _read(path: Path | None) -> Result:
-    """What is cached; nothing where the file is missing or damaged (it is then measured again)."""
-    try:
-        columns = read_json(path)["episodes"] if path is not None and path.exists() else {}
-        return Result(list(columns.get("seed", [])), list(columns.get("return", [])), list(columns.get("length", [])))
-    except (StorageError, KeyError, TypeError, AttributeError):
-        return Result([], [], [])
+        result = Result([], [], [])
+        for n in numbers:
+            result.add(found[n])
+        return result

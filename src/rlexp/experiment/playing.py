@@ -26,6 +26,18 @@ class Turn(NamedTuple):
     step: Step  # its arrays are reused by the next
     finished: dict[int, Episode]  # by number: those of the asked ones that ended
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """By the names of Transition, [B, ...]."""
+        reward, terminated, truncated, successor = self.step
+        return {
+            "observation": self.observation,
+            "action": self.action,
+            "reward": reward,
+            "terminated": terminated,
+            "truncated": truncated,
+            "next_observation": successor,
+        }
+
 
 def episode_seed(settings: Mapping[str, Any], numbers: range, num_envs: int) -> EpisodeSeed:
     """For a vector that plays `numbers`: environment i takes the i-th of them, then each `num_envs`-th."""
