@@ -66,6 +66,8 @@ def _writes(name: str, call: ast.Call) -> bool:
         return method in _OS or (method == "open" and dotted(call.args[1]) != "os.O_RDONLY")
     if owner in ("shutil", "tempfile"):
         return name not in _READING
+    if name == "av.open" and isinstance(call.args[0], ast.Name) and any(k.arg == "format" for k in call.keywords):
+        return False  # a video's container in a file that is open already: its format is named, for it has no name
     if method == "open":
         return _mode(call, position=0 if owner else 1)
     if method == "replace":  # of a path: of a text it takes two, of a dataclass names

@@ -145,7 +145,8 @@ def parse(text: str) -> ast.AST:
         "p.write_bytes(b)", "os.replace(a, b)", "os.remove(a)", "os.open(a, flags)", "a.rename(b)", "a.replace(b)",
         "os.open(a, os.O_RDWR | os.O_CREAT)", "from os import rename", "from shutil import rmtree",
         "a.unlink()", "shutil.rmtree(a)", "shutil.copy(a, b)", "tempfile.mkdtemp()", "torch.save(x, p)", "p.mkdir()",
-        "json.dump(x, f)", "def f():\n    (q / 'a').write_text(s)",
+        "json.dump(x, f)", "av.open(p, 'w')", "av.open(str(p), 'w', format='mp4')",
+        "def f():\n    (q / 'a').write_text(s)",
     ],
 )  # fmt: skip
 def test_a_writing_line_is_seen(line: str) -> None:
@@ -158,6 +159,7 @@ def test_a_writing_line_is_seen(line: str) -> None:
         "open(p)", "open(p, 'rb')", "p.open()", "p.read_text()", "s.replace('a', 'b')", "dataclasses.replace(x, a=1)",
         "json.dumps(x)", "os.open(p, os.O_RDONLY)", "sys.stdout.write(s)", "shutil.get_terminal_size()",
         "state.replace('q', rule, model)", "from pathlib import Path",
+        "av.open(file, 'w', format='mp4')",
     ],
 )  # fmt: skip
 def test_a_reading_line_is_not(line: str) -> None:

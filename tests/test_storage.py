@@ -160,6 +160,42 @@ def test_write_atomic_leaves_the_old_or_the_new_version_at_every_kill(tmp_path) 
         assert path.read_text() in ("old", "new")
 
 
+def encode(path: Path, pause=lambda: None) -> None:
+    """As a library does that writes piece by piece."""
+    with storage.written_aside(path) as file:
+        file.write(b"ne")
+        file.flush()
+        pause()
+        file.write(b"w")
+
+
+def test_what_is_written_piece_by_piece_is_seen_whole_or_not_at_all(tmp_path) -> None:
+    path = tmp_path / "a.mp4"
+    encode(path, lambda: (not path.exists()) or pytest.fail("half a file is seen"))
+    assert (path.read_text(), os.listdir(tmp_path)) == ("new", ["a.mp4"])
+    count = operations_of(lambda: encode(path))
+    assert count >= 3
+    for n in range(1, count + 1):
+        path.write_text("old")
+        assert in_child(lambda n=n: kill_at(n), lambda: encode(path)) == 9
+        assert path.read_text() in ("old", "new")
+        storage.before_operation = fail_at(n, errno.ENOSPC)
+        with pytest.raises(StorageError, match=r"a\.mp4"):
+            encode(path)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
+def test_a_writer_that_fails_leaves_the_old_file(tmp_path, error) -> None:
+    (tmp_path / "a.mp4").write_text("old")
+
+    def fail():
+        raise error("the encoder")
+
+    with pytest.raises(StorageError if error is OSError else error, match="the encoder"):
+        encode(tmp_path / "a.mp4", fail)
+    assert ((tmp_path / "a.mp4").read_text(), os.listdir(tmp_path)) == ("old", ["a.mp4"])
+
+
 def test_directories_copies_and_removal(tmp_path) -> None:
     storage.make_directory(tmp_path / "a" / "b")
     storage.make_directory(tmp_path / "a" / "b")

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from rlexp import storage
 from rlexp.errors import StorageError
-from rlexp.storage import load_tree, reap_unfinished, save_tree
+from rlexp.storage import load_tree, reap_unfinished, save_tree, tree_digest
 from tests.disk import fail_at, in_child, kill_at, operations_of
 
 DTYPES = (
@@ -120,6 +120,11 @@ def test_the_digest_tells_contents_apart(tmp_path) -> None:
     one = save_tree(tmp_path / "a", {"x": torch.zeros(3)})
     assert save_tree(tmp_path / "b", {"x": torch.zeros(3)}) == one
     assert save_tree(tmp_path / "c", {"x": torch.ones(3)}) != one
+    assert [tree_digest(tmp_path / name) == one for name in "abc"] == [True, True, False]
+    (tmp_path / "a").rename(tmp_path / f"{storage.ASIDE}a")  # as a save that was killed leaves it
+    assert tree_digest(tmp_path / "a") == one
+    with pytest.raises(StorageError, match="cannot read"):
+        tree_digest(tmp_path / "none")
 
 
 # ---------------------------------------------------------------------------------------------------------- atomicity

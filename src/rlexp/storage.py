@@ -18,7 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -71,13 +71,28 @@ def remove(path: Path) -> None:
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file: a temporary one beside it, fsync, rename, fsync of the directory."""
-    payload = data.encode() if isinstance(data, str) else data
+    with written_aside(path) as file:
+        _operation("write", path)
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[IO[bytes]]:
+    """A file to be written piece by piece, as by an encoder of videos: temporary, and beside `path`.
+
+    When the block is left it is synced and takes that name; after an error it is removed, and what lay there stays. An
+    OSError in the block becomes a StorageError.
+    """
     with _as_storage_error(path):
         descriptor, temporary = tempfile.mkstemp(prefix=f"{WRITING}{path.name}.", dir=path.parent)
         os.close(descriptor)
         try:
             os.chmod(temporary, 0o640)
-            _write_synced(Path(temporary), payload)
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                _operation("fsync", path)
+                os.fsync(file.fileno())
             _operation("rename", path)
             os.replace(temporary, path)
         finally:
@@ -267,8 +282,7 @@ def load_tree(directory: Path) -> dict[str, Any]:
     """
     import safetensors.torch
 
-    if not directory.exists() and _set_aside(directory).exists():
-        directory = _set_aside(directory)
+    directory = _present(directory)
     manifest = read_json(directory / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
@@ -286,6 +300,14 @@ def load_tree(directory: Path) -> dict[str, Any]:
         return cast(dict[str, Any], _join(json.loads(data["tree.json"]), arrays))
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise StorageError(f"{directory}: damaged checkpoint ({type(error).__name__}: {error})") from error
+
+
+def tree_digest(directory: Path) -> str:
+    """What `save_tree` returned: the SHA-256 of the manifest, and so of all that the tree holds."""
+    try:
+        return hashlib.sha256((_present(directory) / "manifest.json").read_bytes()).hexdigest()
+    except OSError as error:
+        raise StorageError(f"cannot read {directory / 'manifest.json'}: {error}") from error
 
 
 def reap_unfinished(directory: Path) -> None:
@@ -306,6 +328,12 @@ def reap_unfinished(directory: Path) -> None:
 
 def _set_aside(directory: Path) -> Path:
     return directory.with_name(ASIDE + directory.name)
+
+
+def _present(directory: Path) -> Path:
+    """Where a tree lies now: a save that was killed between its renames left it set aside."""
+    aside = _set_aside(directory)
+    return aside if not directory.exists() and aside.exists() else directory
 
 
 def _rename(source: Path, destination: Path) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 from rlexp.errors import ConfigError, RlexpError
@@ -32,6 +33,32 @@ def lasting_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def add_policy_of_a_run(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which policy of which run is meant."""
+    parser.add_argument("run", type=Path, help="folder of a run, such as outputs/ppo_cartpole-v1/1a2b3c4d/s0")
+    parser.add_argument("--weights", choices=("final", "best"), default="final", help="which weights (final)")
+    parser.add_argument("--policy", choices=("deterministic", "sampled"), help="default: as the run was configured")
+    parser.add_argument("--plugin", action="append", default=[], help="a package of your own that the run used")
+    parser.add_argument("--device", help="in place of the one that the run was made on")
+
+
+def positive(text: str) -> int:
+    """The type of an argument that counts something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return int(text)
+
+
+def changed_line(run: Path, changed: list[int]) -> str:
+    """What to say of episodes that came out otherwise than when they were evaluated."""
+    shown = ", ".join(map(str, changed[:5])) + (", ..." if len(changed) > 5 else "")
+    episodes = f"episode {shown}" if len(changed) == 1 else f"{len(changed)} episodes ({shown})"
+    return (
+        f"rlexp: {run}: {episodes} came out otherwise than when they were evaluated: the "
+        "environment does not repeat itself, or the machine or the versions are others\n"
+    )
 
 
 def guarded(command: Callable[[], int]) -> int:

@@ -19,6 +19,7 @@ rlexp: run a reinforcement-learning experiment from a configuration.
 
   rlexp-check ...                                 the same command line, checked and not run
   rlexp-evaluate RUN --episodes 200               evaluate a saved run
+  rlexp-play RUN [--record FILE.mp4]              watch its policy, or make a video
   rlexp-status outputs                            which runs are finished, running, failed, killed or waiting
   rlexp-sync RUN...                               make the W&B runs anew from the rows
 

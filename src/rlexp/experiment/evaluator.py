@@ -1,7 +1,8 @@
 """The distinct evaluation routine: its own environments and streams, the same episodes for every run, cached.
 
-Episode n is reset with a seed that depends on (evaluation.seed, n) alone, so two runs, seeds or algorithms meet the
-same episodes and may be compared in pairs. What was measured for a set of weights is kept in a file under their digest.
+Episode n is reset with a seed that depends on (evaluation.seed, n) alone (`experiment/playing.py`), so two runs, seeds
+or algorithms meet the same episodes and may be compared in pairs. What was measured for a set of weights is kept in a
+file under their digest.
 """
 
 import hashlib
@@ -10,16 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from rlexp.data.episodes import Recorder
 from rlexp.envs.vector import Episode
 from rlexp.errors import StorageError
 from rlexp.experience.actor import Actor
 from rlexp.experiment.build import make_vector
+from rlexp.experiment.playing import episode_seed, play
 from rlexp.storage import read_json, write_json
-from rlexp.streams import Stream, derive_seed
 from rlexp.types import EnvSpec, Progress
 
 
@@ -38,6 +38,21 @@ class Result(NamedTuple):
     def std(self) -> float:
         """Over episodes; 0 for a single one."""
         return statistics.pstdev(self.returns)
+
+    def add(self, episode: Episode) -> None:
+        self.seeds.append(episode.seed)
+        self.returns.append(episode.episode_return)
+        self.lengths.append(episode.length)
+
+    def part(self, numbers: range) -> "Result":
+        """Some of the episodes, by their numbers."""
+        kept = slice(numbers.start, numbers.stop)
+        return Result(self.seeds[kept], self.returns[kept], self.lengths[kept])
+
+    def changed(self, known: "Result", first: int = 0) -> list[int]:
+        """The numbers of the episodes that differ from what is known of them; `first` is the number of both firsts."""
+        pairs = zip(zip(*self, strict=True), zip(*known, strict=True), strict=False)  # fewer may be known
+        return [n for n, (now, before) in enumerate(pairs, first) if now != before]
 
     def metrics(self) -> dict[str, float]:
         return {
@@ -65,23 +80,39 @@ class Evaluator:
         self._directory = directory
 
     def evaluate(
-        self, weights: Mapping[str, Tensor], progress: Progress, episodes: int, policy: str | None = None
+        self,
+        weights: Mapping[str, Tensor],
+        progress: Progress,
+        episodes: int,
+        policy: str | None = None,
+        recorder: Recorder | None = None,
     ) -> Result:
         """Run `episodes` episodes, or read those of them that are known for these very weights.
 
         weights: of one seed, as `Actor.weights_of` gives them.
         progress: where they were reached, for a sampled policy's schedules.
+        recorder: keeps the steps; known episodes are played again for it, and what is known of them stays as it is.
         """
         policy = policy or self._settings["policy"]
+        known = self.known(weights, progress, policy)
+        if len(known.returns) >= episodes and recorder is None:
+            return known.part(range(episodes))
+        self._actor.load_weights(weights)
+        played = self._run(progress, episodes, recorder, explore=policy == "sampled")
         path = self._cache(weights, progress, policy)
-        known = _read(path)
-        if len(known.returns) < episodes:
-            self._actor.load_weights(weights)
-            known = self._run(progress, episodes, explore=policy == "sampled")
-            if path is not None:
-                columns = {"seed": known.seeds, "return": known.returns, "length": known.lengths}
-                write_json(path, {"policy": policy, "env": self._spec.id, "episodes": columns})
-        return Result(known.seeds[:episodes], known.returns[:episodes], known.lengths[:episodes])
+        if path is not None and len(known.returns) < episodes:
+            columns = {"seed": played.seeds, "return": played.returns, "length": played.lengths}
+            write_json(path, {"policy": policy, "env": self._spec.id, "episodes": columns})
+        return played
+
+    def known(self, weights: Mapping[str, Tensor], progress: Progress, policy: str | None = None) -> Result:
+        """What is cached for these weights; nothing where the file is missing or damaged: it is then measured again."""
+        path = self._cache(weights, progress, policy or self._settings["policy"])
+        try:
+            columns = read_json(path)["episodes"] if path is not None and path.exists() else {}
+            return Result(*(list(columns.get(name, [])) for name in ("seed", "return", "length")))
+        except (StorageError, KeyError, TypeError, AttributeError):
+            return Result([], [], [])
 
     def _cache(self, weights: Mapping[str, Tensor], progress: Progress, policy: str) -> Path | None:
         if self._directory is None:
@@ -95,47 +126,24 @@ class Evaluator:
             digest.update(name.encode() + values.numpy().tobytes())
         return self._directory / f"{digest.hexdigest()[:16]}.json"
 
-    def _run(self, progress: Progress, episodes: int, *, explore: bool) -> Result:
+    def _run(self, progress: Progress, episodes: int, recorder: Recorder | None, *, explore: bool) -> Result:
         """Environment i plays episodes i, i + B, i + 2 B, ...; episodes beyond the last are not counted.
 
         In this process also where training has workers: an evaluation is short, and starting processes for each one
         would take longer than they save. The numbers are the same.
         """
+        numbers = range(episodes)
         num_envs: int = min(episodes, self._settings["num_envs"])
-        seed, noise = self._settings["seed"], self._actor.noise
-
-        def number(i: int, k: int) -> int:
-            return i + num_envs * k
-
-        vector = make_vector(
-            self._config, self._spec, num_envs, lambda i, k: derive_seed(seed, "evaluation", number(i, k))
-        )
-        streams = [Stream(seed, "evaluation noise", i) for i in range(num_envs)]
+        vector = make_vector(self._config, self._spec, num_envs, episode_seed(self._settings, numbers, num_envs))
         found: dict[int, Episode] = {}
-        randomness = np.zeros((num_envs, noise.size), np.float32)
         try:
-            vector.start()
-            with torch.inference_mode():
-                while len(found) < episodes:
-                    if explore:
-                        randomness = np.stack([stream.noise(noise) for stream in streams])
-                    vector.step(self._actor(vector.observation, randomness, progress, explore=explore))
-                    for episode in vector.drain_finished():
-                        n = number(episode.env, episode.index)
-                        streams[episode.env] = Stream(seed, "evaluation noise", number(episode.env, episode.index + 1))
-                        if n < episodes:
-                            found[n] = episode
-            vector.check_finite()
+            for turn in play(vector, self._actor, progress, self._settings, numbers, explore=explore):
+                found |= turn.finished
+                if recorder is not None:
+                    recorder.add(turn.number, turn.columns())
         finally:
             vector.close()
-        ordered = [found[n] for n in range(episodes)]
-        return Result([e.seed for e in ordered], [e.episode_return for e in ordered], [e.length for e in ordered])
-
-
-def _read(path: Path | None) -> Result:
-    """What is cached; nothing where the file is missing or damaged (it is then measured again)."""
-    try:
-        columns = read_json(path)["episodes"] if path is not None and path.exists() else {}
-        return Result(list(columns.get("seed", [])), list(columns.get("return", [])), list(columns.get("length", [])))
-    except (StorageError, KeyError, TypeError, AttributeError):
-        return Result([], [], [])
+        result = Result([], [], [])
+        for n in numbers:
+            result.add(found[n])
+        return result
