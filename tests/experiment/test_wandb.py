@@ -22,7 +22,9 @@ from rlexp.cli import main as rlexp_cli
 from rlexp.cli import sync as sync_cli
 from rlexp.errors import ConfigError, NonFiniteError, ResourceError, StorageError
 from rlexp.experiment import wandb_mirror, wandb_process
+from rlexp.experiment.rows import Rows
 from rlexp.storage import RowLog, locked, read_json, read_rows, write_json
+from tests.experiment.support import Forked
 from tests.experiment.wandb_runs import inspect, mirrored, no_account, wait_for, wandb_folders, without
 from tests.experiment.wandb_server import answering_server
 
@@ -123,15 +125,12 @@ def test_a_mirror_that_cannot_start_is_a_line(tmp_path: Path, monkeypatch: pytes
 def test_killed_run_is_failed_and_its_continuation_is_one_whole_run(tmp_path: Path) -> None:
     outputs = tmp_path / "o"
     overrides = [*TINY, f"outputs={outputs}", "total_env_steps=3_000", "logger.interval=200", "checkpoint.interval=400"]
-    slow = "import sys, time; from rlexp.experiment.rows import Rows; write = Rows.write_training_rows\n"
-    slow += "def slowly(*given): time.sleep(0.2); write(*given)\n"
-    slow += "Rows.write_training_rows = slowly\nfrom rlexp.cli.main import main; main()"
-    process = subprocess.Popen([sys.executable, "-c", slow, *overrides], stderr=subprocess.DEVNULL)
+    process = Forked(tmp_path / "said", *overrides, prepare=write_slowly)
     wait_for(lambda: list(outputs.glob("*/*/*/rows.jsonl")))
     directory = run_of(outputs)
     wait_for(lambda: len(read_rows(directory / "rows.jsonl")) >= 4)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     assert wait_for(lambda: mirrored(directory))["exit_code"] != 0
     (folder,) = wandb_folders(outputs)
     seen = inspect(folder)
@@ -145,6 +144,16 @@ def test_killed_run_is_failed_and_its_continuation_is_one_whole_run(tmp_path: Pa
     assert seen["rows"] == read_rows(directory / "rows.jsonl")
     assert [row["seq"] for row in seen["rows"]] == list(range(len(seen["rows"])))
     assert seen["exits"] == [0]
+
+
+def write_slowly() -> None:
+    write = Rows.write_training_rows
+
+    def slowly(*given: Any) -> None:
+        time.sleep(0.1)
+        write(*given)
+
+    Rows.write_training_rows = slowly
 
 
 def test_failed_run_is_failed_and_what_is_not_finite_stays_so(tmp_path: Path) -> None:
