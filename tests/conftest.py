@@ -1,5 +1,6 @@
 """Fixtures that every test may use. Torch runs on one thread, as it does in a run."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,10 +67,20 @@ def progress() -> Callable[..., Progress]:
     return make
 
 
-@pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def no_compiler() -> Iterator[None]:
     """Whatever imports torch's compiler fails: that takes a second, which every start of a run would pay."""
-    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torch._dynamo", None)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_wait_for_the_disk() -> Iterator[None]:
+    """No test outlives a power cut: that things are synced, and in which order, `storage.before_operation` tells."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses what is no descriptor, too
+        yield
 
 
 @pytest.fixture(autouse=True)

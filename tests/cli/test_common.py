@@ -10,10 +10,17 @@ from rlexp.cli.common import lasting_imports
 
 def test_imports_that_bring_torch_are_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "torch")
-    try:
-        with pytest.raises(ImportError), lasting_imports():
-            assert not gc.isenabled()
+    collected: list[bool] = []
+
+    def failing_imports() -> None:
+        with lasting_imports():
+            collected.append(gc.isenabled())
             raise ImportError
+
+    try:
+        with pytest.raises(ImportError):
+            failing_imports()
+        assert collected == [False]
         assert gc.isenabled()
         assert gc.get_freeze_count() > 0
     finally:

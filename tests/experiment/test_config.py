@@ -9,9 +9,11 @@ import pytest
 import yaml
 from config_faults import OTHERS, PAIRS, VALID, Fault, complaint, faults, refuse
 
+from rlexp.cli.common import guarded
+from rlexp.cli.main import command as main_command
 from rlexp.errors import ConfigError
 from rlexp.experiment.check import check
-from rlexp.experiment.compose import compose_jobs, conf_dir
+from rlexp.experiment.compose import CONFIG_DIR_VARIABLE, compose_jobs, conf_dir
 from rlexp.experiment.identity import config_hash, human_name
 from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.rules import RULES
@@ -49,15 +51,18 @@ def test_valid_command_lines_pass(line: list[str]) -> None:
     assert checked_jobs(line, multirun=False)
 
 
-def test_a_refused_command_leaves_nothing_and_takes_seconds(tmp_path: Path) -> None:
-    for line in (["algorithm.gama=0.9"], ["algorithm=dqn", "env=pendulum"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "rlexp", *line], cwd=tmp_path, capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 2
-        assert done.stdout == ""
-        assert done.stderr.count("\n") == 1
-        assert list(tmp_path.iterdir()) == []
+def test_a_refused_command_leaves_nothing_and_takes_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-m", "rlexp", "algorithm.gama=0.9"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    code = guarded(lambda: main_command(["algorithm=dqn", "env=pendulum"]))
+    shown = capsys.readouterr()
+    assert (done.returncode, code) == (2, 2)
+    assert (done.stdout, shown.out) == ("", "")
+    assert (done.stderr.count("\n"), shown.err.count("\n")) == (1, 1)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -127,25 +132,16 @@ def test_a_plugin_is_allowed_when_it_is_named(tmp_path: Path, monkeypatch: pytes
 # ------------------------------------------------------------------------------------------------------ own folders
 
 
-def test_a_folder_of_ones_own_adds_and_overrides(tmp_path: Path) -> None:
+def test_a_folder_of_ones_own_adds_and_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CONFIG_DIR_VARIABLE, "")  # and put back: to name a folder sets it
     (tmp_path / "env").mkdir()
     (tmp_path / "algorithm").mkdir()
     mine = yaml.safe_load((conf_dir() / "env" / "cartpole.yaml").read_text())
     (tmp_path / "env" / "short_cartpole.yaml").write_text(yaml.safe_dump({**mine, "time_limit": 50}))
     text = (conf_dir() / "algorithm" / "ppo.yaml").read_text()
     (tmp_path / "algorithm" / "ppo.yaml").write_text(text.replace("gamma: 0.98", "gamma: 0.5"))
-    done = subprocess.run(
-        [sys.executable, "-c", _SHOW, "--config-dir", str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["50", "0.5"]
-
-
-_SHOW = """
-import sys
-from rlexp.experiment.jobs import checked_jobs
-(job,) = checked_jobs(["env=short_cartpole"], multirun=False, config_dir=sys.argv[2])
-print(job.spec.time_limit, job.config["algorithm"]["gamma"])
-"""
+    (job,) = checked_jobs(["env=short_cartpole"], multirun=False, config_dir=str(tmp_path))
+    assert (job.spec.time_limit, job.config["algorithm"]["gamma"]) == (50, 0.5)
 
 
 # ------------------------------------------------------------------------------------------------------ identity

@@ -28,6 +28,7 @@ from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.run import choose_directory, run
 from rlexp.experiment.session import result_line
 from rlexp.experiment.status import read_status
+from tests.experiment.support import Forked
 
 
 def start(overrides: list[str], outputs: Path) -> Path:
@@ -55,7 +56,7 @@ QUICK = ("ppo", "dqn", "value_iteration", "reinforce")
     "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
 )
 def test_killed_runs_equal_the_undisturbed_one(case: str, tmp_path: Path) -> None:
-    overrides = [*SHORT, *CASES[case], *([] if case == "value_iteration" else ["total_env_steps=2000"])]
+    overrides = [*SHORT, *CASES[case], *([] if case == "value_iteration" else ["total_env_steps=1000"])]
     assert live(overrides, tmp_path / "undisturbed") == 0
     expected = remains(overrides, tmp_path / "undisturbed")
     # Early, inside a save (each is some ten operations), and between rows.
@@ -209,8 +210,9 @@ def test_dropping_any_saved_field_is_noticed(case: str, tmp_path: Path) -> None:
             unnoticed.append(path)
     assert unnoticed == []
     # A leaf that holds nothing at this checkpoint proves nothing. A train state may have no stream of its own, between
-    # batches of whole episodes nothing has been played of the next ones, and no seed failed (test_stacked.py has one).
-    nothing = {("state", "streams"), ("state", "frozen"), ("failures", "messages")}
+    # batches of whole episodes nothing has been played of the next ones, nothing need be normalised, and no seed failed
+    # (test_stacked.py has one).
+    nothing = {("state", "streams"), ("state", "frozen"), ("failures", "messages"), ("experience", "normaliser")}
     if case.startswith("reinforce"):
         nothing |= {("experience", "vector", "episodes", i, "actions") for i in range(4)}
         nothing |= {("state", "members", s, of) for s in range(2) for of in ("streams", "frozen")}
@@ -316,14 +318,23 @@ def test_extend_goes_on_from_a_finished_run(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- signals, two at once
 
 
+LONG = [*SHORT, "algorithm=ppo", "total_env_steps=1000000", "logger.interval=500"]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_a_signal_saves_and_the_same_command_continues(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    overrides = [*SHORT, "algorithm=ppo", "total_env_steps=400000", f"outputs={tmp_path}"]
-    process = spawn(*overrides)
-    folder = _wait_for_rows(tmp_path, 3)
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code
+    if number == signal.SIGINT:  # the interpreter has a handler of its own for this one
+        process = spawn(*LONG, f"outputs={tmp_path}")
+        folder = _wait_for_rows(tmp_path, 3)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
+        returned = process.returncode
+    else:
+        forked = Forked(tmp_path / "said", *LONG, f"outputs={tmp_path}")
+        folder = _wait_for_rows(tmp_path, 3)
+        os.kill(forked.pid, number)
+        returned, stderr = forked.wait(), forked.stderr()
+    assert returned == code
     assert stderr.count("\n") == 1
     assert "the same command continues" in stderr
     status = read_status(folder)
@@ -335,8 +346,8 @@ def test_a_signal_saves_and_the_same_command_continues(number: signal.Signals, c
 
 @pytest.mark.slow
 def test_a_signal_to_the_whole_group_saves_although_workers_get_it_too(tmp_path: Path) -> None:
-    overrides = [*SHORT, "algorithm=ppo", "total_env_steps=400000", f"outputs={tmp_path}", "execution.vector=async"]
-    process = spawn(*overrides, "execution.workers=2", "logger.interval=200", start_new_session=True)
+    overrides = [*LONG, f"outputs={tmp_path}", "execution.vector=async"]
+    process = spawn(*overrides, "execution.workers=2", start_new_session=True)
     folder = _wait_for_rows(tmp_path, 1)
     os.killpg(process.pid, signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
@@ -346,19 +357,18 @@ def test_a_signal_to_the_whole_group_saves_although_workers_get_it_too(tmp_path:
 
 
 def test_two_processes_in_one_run(tmp_path: Path) -> None:
-    overrides = [*SHORT, "algorithm=ppo", "total_env_steps=1000000", f"outputs={tmp_path}"]
-    processes = [spawn(*overrides) for _ in range(2)]
+    processes = [Forked(tmp_path / f"said{i}", *LONG, f"outputs={tmp_path}") for i in range(2)]
     deadline = time.monotonic() + 60
-    while all(process.poll() is None for process in processes) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    (refused,) = [process for process in processes if process.poll() is not None]
+    ended: dict[Forked, int] = {}
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.02)
+        ended = {process: status for process in processes if (status := process.ended()) is not None}
+    ((refused, status),) = ended.items()
     (running,) = [process for process in processes if process is not refused]
-    _, stderr = refused.communicate()
-    assert refused.returncode == 5
-    assert f"process {running.pid} on" in stderr
-    running.send_signal(signal.SIGINT)
-    running.communicate(timeout=60)
-    assert running.returncode == 130
+    assert status == 5
+    assert f"process {running.pid} on" in refused.stderr()
+    os.kill(running.pid, signal.SIGINT)
+    assert running.wait() == 130
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

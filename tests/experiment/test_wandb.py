@@ -20,9 +20,12 @@ import pytest
 
 from rlexp.cli import main as rlexp_cli
 from rlexp.cli import sync as sync_cli
-from rlexp.errors import ConfigError, NonFiniteError, ResourceError, StorageError
+from rlexp.errors import ConfigError, EnvironmentFailure, NonFiniteError, ResourceError, StorageError
 from rlexp.experiment import wandb_mirror, wandb_process
+from rlexp.experiment.build import build
+from rlexp.experiment.rows import Rows
 from rlexp.storage import RowLog, locked, read_json, read_rows, write_json
+from tests.experiment.support import Forked
 from tests.experiment.wandb_runs import inspect, mirrored, no_account, wait_for, wandb_folders, without
 from tests.experiment.wandb_server import answering_server
 
@@ -113,6 +116,7 @@ def test_a_mirror_that_cannot_start_is_a_line(tmp_path: Path, monkeypatch: pytes
     said: list[str] = []
     mirror = wandb_mirror.Mirror(tmp_path, {"mode": "auto", "project": "p", "entity": None}, said.append)
     mirror.start()
+    mirror.start()
     mirror.row({})
     mirror.wait()
     assert len(said) == 1
@@ -123,15 +127,12 @@ def test_a_mirror_that_cannot_start_is_a_line(tmp_path: Path, monkeypatch: pytes
 def test_killed_run_is_failed_and_its_continuation_is_one_whole_run(tmp_path: Path) -> None:
     outputs = tmp_path / "o"
     overrides = [*TINY, f"outputs={outputs}", "total_env_steps=3_000", "logger.interval=200", "checkpoint.interval=400"]
-    slow = "import sys, time; from rlexp.experiment.rows import Rows; write = Rows.write_training_rows\n"
-    slow += "def slowly(*given): time.sleep(0.2); write(*given)\n"
-    slow += "Rows.write_training_rows = slowly\nfrom rlexp.cli.main import main; main()"
-    process = subprocess.Popen([sys.executable, "-c", slow, *overrides], stderr=subprocess.DEVNULL)
+    process = Forked(tmp_path / "said", *overrides, prepare=write_slowly)
     wait_for(lambda: list(outputs.glob("*/*/*/rows.jsonl")))
     directory = run_of(outputs)
     wait_for(lambda: len(read_rows(directory / "rows.jsonl")) >= 4)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     assert wait_for(lambda: mirrored(directory))["exit_code"] != 0
     (folder,) = wandb_folders(outputs)
     seen = inspect(folder)
@@ -147,6 +148,16 @@ def test_killed_run_is_failed_and_its_continuation_is_one_whole_run(tmp_path: Pa
     assert seen["exits"] == [0]
 
 
+def write_slowly() -> None:
+    write = Rows.write_training_rows
+
+    def slowly(*given: Any) -> None:
+        time.sleep(0.1)
+        write(*given)
+
+    Rows.write_training_rows = slowly
+
+
 def test_failed_run_is_failed_and_what_is_not_finite_stays_so(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError):
         rlexp(tmp_path, "optimizer.learning_rate=1e30", "optimizer.max_grad_norm=null", "algorithm.num_epochs=10")
@@ -156,6 +167,53 @@ def test_failed_run_is_failed_and_what_is_not_finite_stays_so(tmp_path: Path) ->
     assert seen["exits"] == [NonFiniteError.code]
     assert any(value == "NaN" for row in rows for value in row.values())
     assert seen["rows"] == rows  # the reader writes them as the rows do
+
+
+def test_each_job_of_a_sweep_has_its_own_run_whatever_became_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Job 1 fails while its parts are built, job 2 breaks in training, job 3 finishes."""
+
+    def has_a_bug(*given: Any) -> None:
+        raise RuntimeError("after the first update")
+
+    def build_or_fail(config: Any, *rest: Any) -> Any:
+        if config["seed"] == 1:
+            raise EnvironmentFailure("the licence has expired")
+        parts = build(config, *rest)
+        if config["seed"] == 2:
+            parts.experience.feedback = has_a_bug
+        return parts
+
+    monkeypatch.setattr("rlexp.experiment.run.build", build_or_fail)
+    sweep = ["-m", "seed=1,2,3", *TINY, f"outputs={tmp_path}", "total_env_steps=256"]
+    assert rlexp_cli.command(sweep) == EnvironmentFailure.code
+    seen = {found["run"]["run_id"]: found for found in map(inspect, wandb_folders(tmp_path))}
+    assert len(seen) == 3
+    for seed, code in ((1, EnvironmentFailure.code), (2, 1), (3, 0)):
+        (directory,) = tmp_path.glob(f"*/*/s{seed}")
+        of_job = seen[read_json(directory / "run.json")["wandb_id"]]
+        assert of_job["exits"] == [code]
+        assert of_job["rows"] == read_rows(directory / "rows.jsonl")
+        assert of_job["run"]["config"]["update"]["seed"] == seed
+
+
+def test_each_seed_of_a_run_that_could_not_be_built_is_mirrored_once_it_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, str]] = []
+
+    def fail(*given: Any) -> None:
+        raise EnvironmentFailure("the licence has expired")
+
+    def note(self: wandb_mirror.Mirror) -> None:
+        started.append((self._directory.name, read_json(self._directory / "status.json")["state"]))
+
+    monkeypatch.setattr("rlexp.experiment.run.build", fail)
+    monkeypatch.setattr(wandb_mirror.Mirror, "start", note)
+    with pytest.raises(EnvironmentFailure):
+        rlexp(tmp_path, "seeds=[3,0]")
+    assert started == [("s3", "failed"), ("s0", "failed")]
 
 
 def test_rows_that_are_not_finite_are_logged_as_numbers() -> None:

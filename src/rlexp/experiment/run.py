@@ -82,6 +82,8 @@ def run(checked: Checked, display: Display) -> Outcome:
         finally:
             display.close()
             for mirror in mirrors.values():
+                mirror.start()  # where the run failed before its first row: that, too, is to be seen there
+            for mirror in mirrors.values():
                 mirror.wait()
     return Outcome(directory, results, was_finished=False)
 
@@ -135,9 +137,11 @@ def _train_and_evaluate(
         reap_unfinished(folder / "weights")
         reap_unfinished(folder / "evaluations")
     adopt_parent(config, directory)
-    logs = {seed: RowLog(folder / "rows.jsonl") for seed, folder in folders.items()}
-    parts = build(config, checked.spec, checked.schema)
-    try:
+    with contextlib.ExitStack() as held:
+        logs = {seed: RowLog(folder / "rows.jsonl") for seed, folder in folders.items()}
+        for log in logs.values():
+            held.callback(log.close)
+        parts = held.enter_context(contextlib.closing(build(config, checked.spec, checked.schema)))
         listeners: dict[int, list[Callable[[Row], None]]] = {
             seed: [functools.partial(display.row, seed=seed), mirrors[seed].row] for seed in folders
         }
@@ -168,10 +172,6 @@ def _train_and_evaluate(
         results = evaluation.finish(parts.state) if evaluation else {}
         sessions.write()
         return results
-    finally:
-        parts.close()
-        for log in logs.values():
-            log.close()
 
 
 def _make_rows(

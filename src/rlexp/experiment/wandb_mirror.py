@@ -34,13 +34,18 @@ class Mirror:
         self._directory = directory
         self._settings = None if os.environ.get("WANDB_MODE") == "disabled" else settings
         self._say = say
+        self._started = False
         self._said = False
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Begin to mirror; to be called when the rows that a resumed run makes anew have been cut."""
-        if self._settings is None:
+        """Begin to mirror; to be called when the rows that a resumed run makes anew have been cut, or it has failed.
+
+        A second call does nothing.
+        """
+        if self._settings is None or self._started:
             return
+        self._started = True
         command = [sys.executable, "-P", "-m", "rlexp.experiment.wandb_process", str(self._directory)]
         command += ["--parent", str(os.getpid()), "--mode", self._settings["mode"]]
         command += ["--project", self._settings["project"]]
