@@ -209,6 +209,24 @@ def test_a_policy_that_goes_by_the_progress_of_seeds_apart_is_refused() -> None:
         several(1, 1, [0, 1]).next(ByProgress(2), START)
 
 
+def test_actions_that_are_no_numbers_do_not_reach_the_environments_of_several_seeds() -> None:
+    """They stay in the batch: the loss and the row show them, and that seed alone is frozen."""
+
+    class Broken(StackedActor):
+        def __call__(self, observation, noise, progress, *, explore):
+            return np.float32([[0.5], [np.nan]])
+
+        def log_prob(self, observation, action, member=0):
+            return action[..., 0]
+
+    vector = make_vector("sync", "pendulum", 2, 5, seeds_beside([0, 1], 1))
+    episodes = Episodes(vector, make_normaliser(vector.spec, 1, 2), Clock(), [0, 1], num_episodes=1, num_envs=1)
+    good, bad = episodes.next(Broken(2), START)
+    assert good.action.isfinite().all()
+    assert bad.action[:5].isnan().all()
+    assert bad.next_observation.isfinite().all()
+
+
 @pytest.mark.parametrize("kinds", [("sync", "numpy"), ("numpy", "async"), ("async", "sync")], ids=" ".join)
 def test_several_seeds_resume_on_any_vector(kinds: tuple[str, str], tmp_path) -> None:
     made = [several(2, 4, [0, 1], kind) for kind in kinds]

@@ -93,7 +93,8 @@ class Episodes:
                 observation = vector.observation.copy()
                 action = actor(observation, noise[time % CHUNK, np.arange(len(streams))], now, explore=True)
                 clock.switch("env")
-                step = vector.step(action, active)
+                # A seed that is about to be frozen may act by NaN; what its environments get then must be legal.
+                step = vector.step(action if alone else np.nan_to_num(action), active)
                 clock.switch("act")
                 rows.append((observation, action, time, active, *(column.copy() for column in step)))
                 counts += active
@@ -109,8 +110,9 @@ class Episodes:
 
     def _batch(self, actor: Actor, steps: dict[str, np.ndarray], index: int) -> Transition:
         """The episodes of the seed at this place, with log pi(a|s) under the policy that played them."""
-        own = {name: column[:, self._own[index]] for name, column in steps.items()}
-        columns = {name: torch.from_numpy(column).to(actor.state.device) for name, column in _padded(own).items()}
+        own = slice(self._own[index].start, self._own[index].stop)
+        mine = {name: column[:, own] for name, column in steps.items()}
+        columns = {name: torch.from_numpy(column).to(actor.state.device) for name, column in _padded(mine).items()}
         batch = Transition(**columns)
         return batch._replace(log_prob=actor.log_prob(batch.observation, batch.action, index))
 
