@@ -124,7 +124,7 @@ def wrong_types() -> Iterator[Fault]:
             elif isinstance(value, str):
                 wrong = ["[1]", "{a: 1}"]
             else:
-                wrong = ["[1, 2]"]
+                wrong = ["{a: 1}"]  # null stands for numbers, texts, lists and parts
             for text in wrong:
                 yield Fault("wrong type", [*base, f"++{path}={text}"])
 
