@@ -1,5 +1,6 @@
 """What may happen to a worker process, and that the parent always hears of it, soon, and leaves nothing behind."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -17,8 +18,8 @@ import pytest
 from rlexp.envs import asynchronous
 from rlexp.envs.asynchronous import AsyncVector
 from rlexp.envs.make import make_env
-from rlexp.envs.vector import SyncVector, Vector
-from rlexp.errors import EnvironmentFailure, RlexpError
+from rlexp.envs.vector import SyncVector, Vector, check_finite
+from rlexp.errors import EnvironmentFailure, NonFiniteError, RlexpError
 from tests.envs.toys import Counter, Faulty, Slow, counter_spec, simple_seed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +50,7 @@ def play(vector: Vector, steps: int) -> None:
     vector.start()
     for _ in range(steps):
         vector.step(np.zeros(vector.num_envs, np.int64))
-    vector.check_finite()
+    check_finite(vector)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,18 @@ def test_what_an_environment_does_wrong_is_the_line_of_sync_vector(make: Callabl
         lines.append((caught.value.code, str(caught.value)))
     assert lines[0] == lines[1]
     assert "environment " in lines[0][1]
+
+
+def test_what_is_no_number_is_that_of_sync_vector(vector: Make) -> None:
+    make = functools.partial(Counter, rewards={3: float("nan")}, ends_after=5)
+    found = []
+    for each in (SyncVector(make, counter_spec(50), 3, simple_seed), vector(make)):
+        for steps in (3, 1, 7):
+            with contextlib.suppress(NonFiniteError):
+                play(each, steps)
+            found.append(each.not_finite())
+    assert found[:3] == found[3:]
+    assert [one.env for one in found[-1]] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +147,7 @@ def test_a_worker_that_died_between_steps_is_named(vector: Make) -> None:
     play(alive, 3)
     os.kill(alive._workers[0].process.pid, signal.SIGKILL)
     time.sleep(0.1)
-    for use in (alive.state_dict, alive.check_finite, functools.partial(play, alive, 1)):
+    for use in (alive.state_dict, alive.not_finite, functools.partial(play, alive, 1)):
         with pytest.raises(EnvironmentFailure, match=r"worker 0 .* died by SIGKILL.*environments \[0\]"):
             use()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rlexp.envs.make import make_env
-from rlexp.envs.vector import SyncVector
+from rlexp.envs.vector import SyncVector, check_finite
 from rlexp.errors import EnvironmentFailure, NonFiniteError
 from rlexp.streams import Stream, derive_seed
 from rlexp.types import Box
@@ -24,9 +24,13 @@ def counters(num_envs: int, time_limit: int, **settings) -> SyncVector:
 
 def play(vector: SyncVector, steps: int) -> None:
     """A segment as the collector takes it: steps, then the check."""
+    step(vector, steps)
+    check_finite(vector)
+
+
+def step(vector: SyncVector, steps: int) -> None:
     for _ in range(steps):
         vector.step(np.zeros(vector.num_envs, np.int64))
-    vector.check_finite()
 
 
 def random_actions(spec, stream: Stream, num_envs: int) -> np.ndarray:
@@ -208,6 +212,18 @@ def test_an_observation_that_is_no_number_is_found(at: int) -> None:
     play(vector, at - 1)
     with pytest.raises(NonFiniteError, match="environment 0, episode seed 0"):
         play(vector, 1)
+
+
+def test_what_is_no_number_is_known_of_each_environment_as_it_was_first_seen() -> None:
+    vector = counters(2, 5, rewards={3: math.nan})
+    step(vector, 3)
+    assert vector.not_finite() == []
+    step(vector, 1)
+    first = vector.not_finite()
+    assert [(found.env, found.step) for found in first] == [(0, 4), (1, 4)]
+    assert [found.seed for found in first] == [simple_seed(0, 0), simple_seed(1, 0)]
+    step(vector, 5)
+    assert vector.not_finite() == first
 
 
 def test_finite_numbers_pass() -> None:

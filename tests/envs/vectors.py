@@ -8,7 +8,7 @@ import numpy as np
 from rlexp.envs.asynchronous import AsyncVector
 from rlexp.envs.cartpole import CartPoleVector
 from rlexp.envs.make import make_env
-from rlexp.envs.vector import EpisodeSeed, SyncVector, Vector
+from rlexp.envs.vector import EpisodeSeed, SyncVector, Vector, check_finite
 from rlexp.storage import load_tree, save_tree
 from rlexp.streams import Stream, derive_seed
 from rlexp.types import EnvSpec
@@ -51,8 +51,8 @@ def compare_steps(one: Vector, other: Vector, stream: Stream, steps: int, share:
             np.testing.assert_array_equal(a, b, strict=True)
         np.testing.assert_array_equal(one.observation, other.observation, strict=True)
         np.testing.assert_array_equal(one.time, other.time, strict=True)
-    one.check_finite()
-    other.check_finite()
+    check_finite(one)
+    check_finite(other)
     finished = one.drain_finished()
     assert finished == other.drain_finished()
     assert [type(value) for e in finished for value in e] == [int, int, int, float, int] * len(finished)

@@ -1,5 +1,7 @@
 """Segments [T, B, ...]: continuous within an episode, true at its ends, and the same whoever stands beside them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -80,6 +82,15 @@ def test_a_reward_that_is_no_number_does_not_get_through(at: int) -> None:
     vector = SyncVector(lambda: Counter(rewards={at: float("nan")}), counter_spec(5), 2, simple_seed)
     with pytest.raises(NonFiniteError):
         collect(Collector(vector, [0], Clock()), 7)
+
+
+def test_of_stacked_seeds_a_reward_that_is_no_number_is_noted_as_that_of_one_seed_would_be() -> None:
+    vector = SyncVector(lambda: Counter(rewards={4: float("nan")}), counter_spec(50), 2, simple_seed)
+    collector, actor = Collector(vector, [0, 1], Clock()), NoiseActor()
+    actor.state = SimpleNamespace(stacked=True, frozen=[False, False])
+    for _ in range(2):
+        collect(collector, 7, actor)
+    assert [(found.env, found.step) for found in vector.not_finite()] == [(0, 7), (1, 7)]
 
 
 def test_statistics_of_finished_episodes() -> None:

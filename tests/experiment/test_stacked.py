@@ -1,14 +1,17 @@
 """Several seeds in one process: each has the rows, weights and evaluations that it has alone."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
+from rlexp.envs.vector import NotFinite
 from rlexp.errors import ConfigError, NonFiniteError
 from rlexp.experiment.jobs import checked_jobs
+from rlexp.experiment.members import Failures
 from rlexp.experiment.standing import standings
 from rlexp.experiment.status import read_results
 from rlexp.storage import load_tree, read_json
@@ -197,8 +200,11 @@ def test_a_seed_that_is_not_finite_is_frozen_and_named_and_the_others_finish(
     few: list[str], tmp_path: Path, broken_env
 ) -> None:
     """Also where the run is interrupted afterwards: the continued one still knows."""
-    with pytest.raises(NonFiniteError, match=r"seed 1: .* became nan by env_steps=.*; the other seeds finished"):
+    with pytest.raises(NonFiniteError, match=r"environment \d, episode seed \d+, before step \d+; ") as alone:
+        run_in(tmp_path, *TINY, *broken_env, *few, "seed=1")
+    with pytest.raises(NonFiniteError) as together:
         stacked(tmp_path, *broken_env, *few, seeds=[0, 1, 2])
+    assert str(together.value) == f"seed 1: {alone.value}; the other seeds finished"
     (directory,) = tmp_path.glob("*/*/seeds_0-2_3")
     assert read_json(directory / "status.json")["exit_code"] == 4
     states = [read_json(directory / f"s{seed}" / "status.json")["state"] for seed in range(3)]
@@ -207,13 +213,25 @@ def test_a_seed_that_is_not_finite_is_frozen_and_named_and_the_others_finish(
         assert rows_of(directory / f"s{seed}") == rows_of(run_in(tmp_path, *TINY, *broken_env, *few, f"seed={seed}"))
     frozen = rows_of(directory / "s1")
     assert 0 < frozen[-1]["env_steps"] < 800
-    with pytest.raises(NonFiniteError, match="reward or observation is not finite"):
-        run_in(tmp_path, *TINY, *broken_env, *few, "seed=1")
     with pytest.raises(NonFiniteError, match="seed 1"):  # the same command again says the same
         stacked(tmp_path, *broken_env, *few, seeds=[0, 1, 2])
     assert rows_of(directory / "s1") == frozen
 
 
+def test_each_seed_is_told_of_its_own_environments() -> None:
+    found = [NotFinite(5, seed=50, step=2), NotFinite(1, seed=10, step=3)]
+    vector = SimpleNamespace(num_envs=6, spec=SimpleNamespace(id="Mine-v0"), not_finite=lambda: found)
+    failures = Failures([7, 8, 9])
+    failures.watch(vector)
+    for index in range(3):
+        failures.add(index, "loss/q became nan", SimpleNamespace(frozen=[False] * 3, freeze=lambda index: None))
+    assert failures.messages[7] == NotFinite(1, seed=10, step=3).describe(vector.spec)
+    assert failures.messages[8] == "loss/q became nan"
+    assert failures.messages[9] == NotFinite(1, seed=50, step=2).describe(vector.spec)
+
+
 def test_no_seed_left_ends_the_run(tmp_path: Path, broken_env) -> None:
-    with pytest.raises(NonFiniteError, match="became nan"):
+    with pytest.raises(NonFiniteError, match="reward or observation is not finite"):
         stacked(tmp_path, *broken_env, *FEW, seeds=[1])
+    with pytest.raises(NonFiniteError, match=r"became (nan|inf|-inf) by env_steps="):  # no environment is to blame
+        stacked(tmp_path, *FEW, "optimizer.learning_rate=1e30", "optimizer.max_grad_norm=null", seeds=[0, 2])

@@ -20,7 +20,7 @@ import gymnasium
 import numpy as np
 
 from rlexp.envs import worker
-from rlexp.envs.vector import Episode, EpisodeSeed, Step, drained
+from rlexp.envs.vector import Episode, EpisodeSeed, NotFinite, Step, drained
 from rlexp.errors import EnvironmentFailure, NonFiniteError
 from rlexp.types import EnvSpec
 
@@ -125,10 +125,10 @@ class AsyncVector:
                 self._begun(episode.env, episode.index + 1)
         return self._step
 
-    def check_finite(self) -> None:
-        """Raises NonFiniteError where a running return or an observation is NaN or infinite."""
+    def not_finite(self) -> list[NotFinite]:
+        """What was NaN or infinite when it was looked for or when its episode ended, of each environment the first."""
         self._tell_all(worker.CHECK)
-        self._hear_all("look at its numbers")
+        return [found for part in self._hear_all("look at its numbers") for found in part or ()]
 
     def drain_finished(self, envs: range | None = None) -> list[Episode]:
         taken, self.finished = drained(self.finished, envs)

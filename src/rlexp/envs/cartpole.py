@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from rlexp.envs.vector import Episode, EpisodeSeed, Step, drained, make_arrays
+from rlexp.envs.vector import Episode, EpisodeSeed, NotFinite, Step, drained, make_arrays
 from rlexp.errors import EnvironmentFailure
 from rlexp.types import EnvSpec
 
@@ -140,8 +140,9 @@ class CartPoleVector:
     def _fallen(self) -> np.ndarray:
         return (np.abs(self._x) > X_LIMIT) | (np.abs(self._theta) > THETA_LIMIT)
 
-    def check_finite(self) -> None:
-        """Nothing to look for: an episode ends while its numbers are bounded."""
+    def not_finite(self) -> list[NotFinite]:
+        """Nothing: an episode ends while its numbers are bounded."""
+        return []
 
     def drain_finished(self, envs: range | None = None) -> list[Episode]:
         taken, self.finished = drained(self.finished, envs)

@@ -38,6 +38,20 @@ class Episode(NamedTuple):
     length: int
 
 
+class NotFinite(NamedTuple):
+    """A return or an observation that is NaN or infinite."""
+
+    env: int
+    seed: int  # of the episode
+    step: int  # before which it was seen
+
+    def describe(self, spec: EnvSpec) -> str:
+        return (
+            f"{spec.id}: a reward or observation is not finite; environment {self.env}, "
+            f"episode seed {self.seed}, before step {self.step}; check the environment"
+        )
+
+
 class Vector(Protocol):
     """B environments, each with a stream of its own. `observation` and `time` are those before the next step."""
 
@@ -50,7 +64,7 @@ class Vector(Protocol):
 
     def start(self) -> None: ...
     def step(self, actions: np.ndarray, active: np.ndarray | None = None) -> Step: ...  # active: [B] bool, None: all
-    def check_finite(self) -> None: ...
+    def not_finite(self) -> list["NotFinite"]: ...
     def drain_finished(self, envs: range | None = None) -> list[Episode]: ...  # of these environments, None: of all
     def close(self) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -62,6 +76,15 @@ def drained(finished: list[Episode], envs: range | None) -> tuple[list[Episode],
     if envs is None:
         return finished, []
     return [e for e in finished if e.env in envs], [e for e in finished if e.env not in envs]
+
+
+def check_finite(vector: Vector) -> None:
+    """Raises NonFiniteError where a return or an observation was NaN or infinite.
+
+    Not `step` raises it: of stacked seeds the others go on.
+    """
+    for found in vector.not_finite():
+        raise NonFiniteError(found.describe(vector.spec))
 
 
 class Arrays(NamedTuple):
@@ -118,7 +141,7 @@ class SyncVector:
         self._seed = [0] * num_envs
         self._return = [0.0] * num_envs
         self._actions: list[list[Any]] = [[] for _ in range(num_envs)]
-        self._broken: NonFiniteError | None = None  # of the first episode that ended so
+        self._not_finite: dict[int, NotFinite] = {}  # each environment's first; not saved: no number depends on it
         self._started = False
 
     def start(self) -> None:
@@ -170,16 +193,12 @@ class SyncVector:
             raise self._failure(i, error) from error
         return self._step
 
-    def check_finite(self) -> None:
-        """Raises NonFiniteError where a return or an observation was NaN or infinite.
-
-        Not `step` raises it: of stacked seeds the others go on.
-        """
-        if self._broken is not None:
-            raise self._broken
+    def not_finite(self) -> list[NotFinite]:
+        """What was NaN or infinite when it was looked for or when its episode ended, of each environment the first."""
         for i, total in enumerate(self._return):
             if not math.isfinite(total) or not np.isfinite(self.observation[i]).all():
-                raise self._not_finite(i)
+                self._note(i)
+        return list(self._not_finite.values())
 
     def _failure(self, i: int, error: Exception) -> EnvironmentFailure:
         return EnvironmentFailure(
@@ -187,11 +206,8 @@ class SyncVector:
             f"episode seed {self._seed[i]}, step {int(self.time[i])}; the same command repeats it"
         )
 
-    def _not_finite(self, i: int) -> NonFiniteError:
-        return NonFiniteError(
-            f"{self.spec.id}: a reward or observation is not finite; environment {self._first + i}, "
-            f"episode seed {self._seed[i]}, before step {int(self.time[i])}; check the environment"
-        )
+    def _note(self, i: int) -> None:
+        self._not_finite.setdefault(i, NotFinite(self._first + i, self._seed[i], int(self.time[i])))
 
     def drain_finished(self, envs: range | None = None) -> list[Episode]:
         taken, self.finished = drained(self.finished, envs)
@@ -218,7 +234,7 @@ class SyncVector:
 
     def _end_episode(self, i: int) -> None:
         if not math.isfinite(self._return[i]) or not np.isfinite(self._step.successor[i]).all():
-            self._broken = self._broken or self._not_finite(i)
+            self._note(i)
         env, total, length = self._first + i, float(self._return[i]), int(self.time[i])
         self.finished.append(Episode(env, self._index[i], self._seed[i], total, length))
         self._begin_episode(i)

@@ -104,7 +104,7 @@ def _obey(command: bytes, connection: Connection, vector: SyncVector, action: np
     elif command == START:
         vector.start()
     elif command == CHECK:
-        vector.check_finite()
+        answer = vector.not_finite()
     elif command == SAVE:
         answer = vector.state_dict()["episodes"]
     elif command == LOAD:

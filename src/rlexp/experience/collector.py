@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rlexp.clock import Clock
-from rlexp.envs.vector import Episode, Vector
+from rlexp.envs.vector import Episode, Vector, check_finite
 from rlexp.experience.actor import Actor
 from rlexp.streams import Stream
 from rlexp.types import Progress
@@ -50,8 +50,10 @@ class Collector:
                 clock.switch("env")
                 reward[t], terminated[t], truncated[t], next_observation[t] = vector.step(chosen)
                 clock.switch("act")
-        if not actor.state.stacked:
-            vector.check_finite()  # of stacked seeds, the row of the one concerned shows it, and it alone is frozen
+        if actor.state.stacked:
+            vector.not_finite()  # noted: the row of the seed concerned shows it, and it alone is frozen
+        else:
+            check_finite(vector)
         self.env_steps += num_steps * self.num_envs
         clock.switch(before)
         return segment

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from rlexp.clock import Clock
-from rlexp.envs.vector import Vector
+from rlexp.envs.vector import Vector, check_finite
 from rlexp.errors import ConfigError
 from rlexp.experience.actor import Actor
 from rlexp.experience.collector import episode_statistics
@@ -101,7 +101,7 @@ class Episodes:
                 left = left - (active & (step.terminated + step.truncated > 0))
                 active = left > 0
         if alone:
-            vector.check_finite()  # of stacked seeds, the row of the one concerned shows it, and it alone is frozen
+            check_finite(vector)  # of stacked seeds, the row of the one concerned shows it, and it alone is frozen
         for index, own in enumerate(self._own):
             self.env_steps_of[index] += int(counts[own].sum())
         clock.switch(before)

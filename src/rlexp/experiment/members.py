@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlexp.envs.vector import Vector
 from rlexp.errors import NonFiniteError
 from rlexp.types import Seeds
 
@@ -40,14 +41,28 @@ class Failures:
 
     def __init__(self, seeds: list[int]) -> None:
         self._seeds = seeds
+        self._vector: Vector | None = None
         self.messages: dict[int, str] = {}
+
+    def watch(self, vector: Vector | None) -> None:
+        """Where a seed's numbers began with one of these environments, that is the reason to give."""
+        self._vector = vector
 
     def add(self, index: int, message: str, state: Seeds) -> None:
         """Freeze the seed at this place; raises NonFiniteError where no other goes on."""
+        message = self._of_environment(index) or message
         self.messages[self._seeds[index]] = message
         if all(frozen for other, frozen in enumerate(state.frozen) if other != index):
             raise NonFiniteError(message)
         state.freeze(index)
+
+    def _of_environment(self, index: int) -> str | None:
+        """What an environment of the seed at this place returned, as that seed alone would say it."""
+        if self._vector is None:
+            return None
+        each = self._vector.num_envs // len(self._seeds)
+        found = (one for one in self._vector.not_finite() if one.env // each == index)
+        return next((one._replace(env=one.env % each).describe(self._vector.spec) for one in found), None)
 
     def state_dict(self) -> dict[str, Any]:
         return {"messages": [[seed, message] for seed, message in self.messages.items()]}

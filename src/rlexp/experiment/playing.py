@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from rlexp.envs.vector import Episode, EpisodeSeed, Step, Vector
+from rlexp.envs.vector import Episode, EpisodeSeed, Step, Vector, check_finite
 from rlexp.experience.actor import Actor
 from rlexp.streams import Stream, derive_seed
 from rlexp.types import Progress
@@ -88,4 +88,4 @@ def play(
                 row[i] = n % width
         left -= len(finished)
         yield Turn(played, observation, action, step, finished)
-    vector.check_finite()
+    check_finite(vector)

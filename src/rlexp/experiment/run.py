@@ -142,6 +142,7 @@ def _train_and_evaluate(
         for log in logs.values():
             held.callback(log.close)
         parts = held.enter_context(contextlib.closing(build(config, checked.spec, checked.schema)))
+        failures.watch(parts.vector)
         listeners: dict[int, list[Callable[[Row], None]]] = {
             seed: [functools.partial(display.row, seed=seed), mirrors[seed].row] for seed in folders
         }
