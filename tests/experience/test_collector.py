@@ -103,3 +103,17 @@ def test_statistics_of_finished_episodes() -> None:
     collect(collector, 10)
     assert collector.statistics(0) == episode_statistics([Episode(0, 0, 0, 5.0, 5)] * 4)
     assert collector.statistics(0) == {}
+
+
+def test_actions_that_are_no_numbers_do_not_reach_the_environments_of_several_seeds() -> None:
+    """They stay in the segment: the loss and the row show them, and that seed alone is frozen."""
+
+    class Broken(NoiseActor):
+        state = SimpleNamespace(stacked=True, frozen=[False, False])
+
+        def __call__(self, observation, noise, progress, *, explore):
+            return np.float32([[0.5], [np.nan]])
+
+    segment = collect(make_collector("pendulum", num_envs=2), 3, Broken())
+    assert np.isnan(segment["action"][:, 1]).all()
+    assert np.isfinite(segment["next_observation"]).all()

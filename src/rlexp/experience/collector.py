@@ -13,7 +13,7 @@ from rlexp.clock import Clock
 from rlexp.envs.vector import Episode, Vector, check_finite
 from rlexp.experience.actor import Actor
 from rlexp.streams import Stream
-from rlexp.types import Progress
+from rlexp.types import Box, Progress
 
 
 class Collector:
@@ -35,7 +35,8 @@ class Collector:
         observation, action, reward, terminated, truncated, next_observation, time = segment.values()
         noise = np.stack([stream.noise(actor.noise, num_steps) for stream in self._streams], 1)  # [T, B, size]
         before = clock.switch("act")
-        frozen = actor.state.stacked and any(actor.state.frozen)
+        # A seed that is frozen, or about to be, may act by NaN; what its environments get then must be legal.
+        mend = actor.state.stacked and isinstance(vector.spec.action, Box)
         # Nothing that is made here is differentiated: inference mode saves the bookkeeping of every operation.
         with torch.inference_mode():
             env_steps, updates, total_env_steps = progress
@@ -43,10 +44,8 @@ class Collector:
                 observation[t], time[t] = vector.observation, vector.time
                 now = Progress(env_steps + t * self.num_envs, updates, total_env_steps)
                 action[t] = chosen = actor(vector.observation, noise[t], now, explore=True)
-                if frozen:
-                    chosen = np.nan_to_num(
-                        chosen
-                    )  # what a frozen seed's environments get does not matter, but be it legal
+                if mend:
+                    chosen = np.nan_to_num(chosen)
                 clock.switch("env")
                 reward[t], terminated[t], truncated[t], next_observation[t] = vector.step(chosen)
                 clock.switch("act")
