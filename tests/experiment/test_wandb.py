@@ -21,7 +21,7 @@ import pytest
 from rlexp.cli import main as rlexp_cli
 from rlexp.cli import sync as sync_cli
 from rlexp.errors import ConfigError, EnvironmentFailure, NonFiniteError, ResourceError, StorageError
-from rlexp.experiment import wandb_mirror, wandb_process
+from rlexp.experiment import wandb_mirror, wandb_process, wandb_run
 from rlexp.experiment.build import build
 from rlexp.experiment.rows import Rows
 from rlexp.storage import RowLog, locked, read_json, read_rows, write_json
@@ -102,7 +102,7 @@ def test_finished_run_is_mirrored_whole_and_can_be_made_anew(
 def test_wandb_mode_disabled_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setattr(subprocess, "Popen", lambda *given, **named: pytest.fail("a process was started"))
-    mirror = wandb_mirror.Mirror(tmp_path, {"mode": "auto", "project": "p", "entity": None}, pytest.fail)
+    mirror = wandb_mirror.Mirror([tmp_path], {"mode": "auto", "project": "p", "entity": None}, pytest.fail)
     mirror.start()
     mirror.row({})
     mirror.wait()
@@ -114,7 +114,7 @@ def test_a_mirror_that_cannot_start_is_a_line(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     said: list[str] = []
-    mirror = wandb_mirror.Mirror(tmp_path, {"mode": "auto", "project": "p", "entity": None}, said.append)
+    mirror = wandb_mirror.Mirror([tmp_path], {"mode": "auto", "project": "p", "entity": None}, said.append)
     mirror.start()
     mirror.start()
     mirror.row({})
@@ -198,6 +198,43 @@ def test_each_job_of_a_sweep_has_its_own_run_whatever_became_of_it(
         assert of_job["run"]["config"]["update"]["seed"] == seed
 
 
+def test_stacked_seeds_have_a_run_each_and_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = []
+    start = subprocess.Popen
+
+    def note(*given: Any, **named: Any) -> "subprocess.Popen[bytes]":
+        if "rlexp.experiment.wandb_process" in given[0]:
+            started.append(given[0])
+        return start(*given, **named)
+
+    monkeypatch.setattr(subprocess, "Popen", note)
+    rlexp_cli.command([*TINY, f"outputs={tmp_path}", "total_env_steps=512", "seeds=[3,0]"])
+    assert len(started) == 1
+    assert capsys.readouterr().err.count("W&B: offline") == 1
+    (directory,) = tmp_path.glob("*/*/seeds_*")
+    seen = {run["run"]["run_id"]: run for run in map(inspect, wandb_folders(tmp_path))}
+    for folder in (directory / "s3", directory / "s0"):
+        facts = read_json(folder / "run.json")
+        one = seen.pop(facts["wandb_id"])
+        assert (one["run"]["run_group"], one["run"]["display_name"]) == (facts["group"], facts["name"])
+        assert one["rows"] == read_rows(folder / "rows.jsonl") != []
+        assert one["exits"] == [0]
+    assert seen == {}
+
+
+def test_what_fails_for_one_seed_does_not_concern_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rlexp_cli.command([*TINY, f"outputs={tmp_path}", "total_env_steps=512", "seeds=[3,0]", "logger=local"])
+    (directory,) = tmp_path.glob("*/*/seeds_*")
+    write_json(directory / "s3" / "run.json", {"no": "identity"})
+    target = wandb_run.Target("offline", "p", None)
+    assert wandb_process.mirror_all([directory / "s3", directory / "s0"], target, lambda: False) == [directory / "s3"]
+    assert "is not the folder of a run" in read_json(directory / "s3" / "wandb.json")["error"]
+    (folder,) = wandb_folders(tmp_path)
+    assert inspect(folder)["rows"] == read_rows(directory / "s0" / "rows.jsonl") != []
+
+
 def test_each_seed_of_a_run_that_could_not_be_built_is_mirrored_once_it_has_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +244,7 @@ def test_each_seed_of_a_run_that_could_not_be_built_is_mirrored_once_it_has_fail
         raise EnvironmentFailure("the licence has expired")
 
     def note(self: wandb_mirror.Mirror) -> None:
-        started.append((self._directory.name, read_json(self._directory / "status.json")["state"]))
+        started.extend((each.name, read_json(each / "status.json")["state"]) for each in self._directories)
 
     monkeypatch.setattr("rlexp.experiment.run.build", fail)
     monkeypatch.setattr(wandb_mirror.Mirror, "start", note)
@@ -319,7 +356,7 @@ def test_without_a_server_the_copy_is_made_offline(
     directory = rlexp(tmp_path / "o", "logger=local")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    monkeypatch.setattr(wandb_process, "INIT_TIMEOUT", 1.0)
+    monkeypatch.setattr(wandb_run, "INIT_TIMEOUT", 1.0)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
     assert sync_cli.command(["--mode", "online", str(directory)]) == ResourceError.code

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rlexp.experiment import wandb_process
+from rlexp.experiment import wandb_run
 from rlexp.storage import read_json
 
 ADDED_BY_WANDB = ("_runtime", "_step", "_timestamp")
@@ -27,8 +27,8 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("NETRC", str(home / "no-netrc"))
-    for name in wandb_process.QUIET:  # set by what is tested: put back afterwards
-        monkeypatch.setenv(name, wandb_process.QUIET[name])
+    for name in wandb_run.QUIET:  # set by what is tested: put back afterwards
+        monkeypatch.setenv(name, wandb_run.QUIET[name])
     yield
     if "wandb" in sys.modules:
         sys.modules["wandb"].teardown()  # W&B keeps the environment that it saw first

@@ -8,7 +8,8 @@ from rlexp.cli.common import Parser, guarded, report
 from rlexp.errors import ResourceError, RlexpError
 from rlexp.experiment.extend import read_config
 from rlexp.experiment.identity import outputs_of
-from rlexp.experiment.wandb_process import DEFAULT_PROJECT, Target, describe, mirror, mirror_lock
+from rlexp.experiment.wandb_process import mirror, mirror_lock
+from rlexp.experiment.wandb_run import DEFAULT_PROJECT, Target, describe
 from rlexp.storage import locked
 
 PATIENCE = 10.0  # seconds for a mirror of the same run to end

@@ -64,11 +64,11 @@ def run(checked: Checked, display: Display) -> Outcome:
         _describe(checked, directory, folders)
         _record(directory, folders, {"state": RUNNING})
         settings = config["logger"]["wandb"]
-        mirrors = {seed: Mirror(folder, settings, display.say) for seed, folder in folders.items()}
+        mirror = Mirror(list(folders.values()), settings, display.say)
         failures = Failures(list(folders))
         try:
             with watched() as signals:
-                results = _train_and_evaluate(checked, directory, signals, display, mirrors, failures)
+                results = _train_and_evaluate(checked, directory, signals, display, mirror, failures)
             _finish(directory, folders, results, failures)
         except (MemoryError, torch.OutOfMemoryError) as error:
             failure = ResourceError(
@@ -81,10 +81,8 @@ def run(checked: Checked, display: Display) -> Outcome:
             raise
         finally:
             display.close()
-            for mirror in mirrors.values():
-                mirror.start()  # where the run failed before its first row: that, too, is to be seen there
-            for mirror in mirrors.values():
-                mirror.wait()
+            mirror.start()  # where the run failed before its first row: that, too, is to be seen there
+            mirror.wait()
     return Outcome(directory, results, was_finished=False)
 
 
@@ -126,7 +124,7 @@ def _train_and_evaluate(
     directory: Path,
     signals: Signals,
     display: Display,
-    mirrors: Mapping[int, Mirror],
+    mirror: Mirror,
     failures: Failures,
 ) -> Results:
     config = checked.config
@@ -144,7 +142,7 @@ def _train_and_evaluate(
         parts = held.enter_context(contextlib.closing(build(config, checked.spec, checked.schema)))
         failures.watch(parts.vector)
         listeners: dict[int, list[Callable[[Row], None]]] = {
-            seed: [functools.partial(display.row, seed=seed), mirrors[seed].row] for seed in folders
+            seed: [functools.partial(display.row, seed=seed), mirror.row] for seed in folders
         }
         rows = _make_rows(checked, parts, logs, listeners, failures)
         evaluation = _make_evaluation(checked, parts, rows, folders)
@@ -156,8 +154,7 @@ def _train_and_evaluate(
             if evaluation is not None:
                 evaluation.resume(parts.state)
         _begin_session(sessions, config, parts, display)
-        for mirror in mirrors.values():
-            mirror.start()  # after the cut: from here on rows only come
+        mirror.start()  # after the cut: from here on rows only come
         evaluations: list[Callback] = [evaluation] if evaluation else []
         stopped = train(parts, [rows, *evaluations, checkpointer, sessions, display, signals])
         checkpointer.save(parts.state.progress, parts.state)

@@ -5,7 +5,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,15 @@ class Mirror:
     """At most one process beside a run. No method raises: a run never depends on W&B.
 
     Args:
-        directory: the run's folder.
+        directories: the folders of the run's seeds.
         settings: `logger.wandb` of the configuration; None: no mirror.
         say: is given a line for a person.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any] | None, say: Callable[[str], None]) -> None:
-        self._directory = directory
+    def __init__(
+        self, directories: Sequence[Path], settings: Mapping[str, Any] | None, say: Callable[[str], None]
+    ) -> None:
+        self._directories = list(directories)
         self._settings = None if os.environ.get("WANDB_MODE") == "disabled" else settings
         self._say = say
         self._started = False
@@ -46,7 +48,7 @@ class Mirror:
         if self._settings is None or self._started:
             return
         self._started = True
-        command = [sys.executable, "-P", "-m", "rlexp.experiment.wandb_process", str(self._directory)]
+        command = [sys.executable, "-P", "-m", "rlexp.experiment.wandb_process", *map(str, self._directories)]
         command += ["--parent", str(os.getpid()), "--mode", self._settings["mode"]]
         command += ["--project", self._settings["project"]]
         if self._settings["entity"] is not None:
@@ -84,12 +86,13 @@ class Mirror:
             if not self._said:
                 self._report()
             if self._process.returncode != 0:
-                self._say(f"W&B: not mirrored: {self._heard().get('error', 'its process died')}; {self._remedy()}")
+                errors = [error for each in self._directories if (error := self._heard(each).get("error"))]
+                self._say(f"W&B: not mirrored: {'; '.join(errors) or 'its process died'}; {self._remedy()}")
 
-    def _heard(self) -> dict[str, Any]:
-        """What this run's own process has written, not that of an earlier one."""
+    def _heard(self, directory: Path) -> dict[str, Any]:
+        """What this run's own process has written of a folder, not that of an earlier one."""
         assert self._process is not None
-        path = self._directory / "wandb.json"
+        path = directory / "wandb.json"
         try:
             heard = read_json(path) if path.exists() else {}
         except StorageError:
@@ -97,16 +100,19 @@ class Mirror:
         return heard if isinstance(heard, dict) and heard.get("pid") == self._process.pid else {}
 
     def _report(self) -> None:
-        heard = self._heard()
-        if "mode" not in heard:
+        heard = [self._heard(each) for each in self._directories]
+        if not all("mode" in each for each in heard):
             return
         self._said = True
-        if heard["mode"] == "online":
-            self._say(f"W&B: {heard['url']}")
+        urls = [each["url"] for each in heard if each["mode"] == "online"]
+        if urls:
+            self._say(f"W&B: {' '.join(urls)}")
+        reasons = [each["reason"] for each in heard if each["mode"] != "online"]
+        if not reasons:
             return
-        why = f" ({heard['reason']})" if heard["reason"] else ""
-        folder = outputs_of(self._directory) / "wandb"
+        why = f" ({reasons[0]})" if reasons[0] else ""
+        folder = outputs_of(self._directories[0]) / "wandb"
         self._say(f"W&B: offline{why}; `wandb leet run {folder}` shows it, `rlexp-sync --mode online RUN` sends it")
 
     def _remedy(self) -> str:
-        return f"rlexp-sync {self._directory} makes it anew"
+        return f"rlexp-sync {' '.join(map(str, self._directories))} makes it anew"
