@@ -131,7 +131,7 @@ MUTATED["reinforce"] = [
 MUTATED["reinforce"] += ["normalization=observations_and_rewards"]
 MUTATED["reinforce_stacked"] = [*MUTATED["reinforce"], "seeds=[2,22]"]  # of both a next row is pending
 MUTATED["ppo"] += ["experience.num_envs=2", "normalization=observations_and_rewards"]
-MUTATED["dqn"] += ["experience.updates_per_collection=3", "env.time_limit=13"]
+MUTATED["dqn"] += ["experience.updates_per_collection=2", "env.time_limit=13"]
 MUTATED["sac"] += [
     "normalization=observations_and_rewards",
     "env=pendulum",

@@ -302,6 +302,7 @@ SHORTER = {
 @pytest.mark.parametrize("experiment", preset_choices())
 def test_every_preset_runs_under_debug(experiment: str, tmp_path: Path) -> None:
     line = [f"experiment={experiment}", "debug=tiny", "logger=local", "display=none", "evaluation.num_envs=2"]
+    line += ["evaluation.interval=1000", "evaluation.final_episodes=2"]  # a simulator's episodes are 1,000 steps long
     folder = run_in(tmp_path, *line, *SHORTER.get(experiment, []))
     assert read_status(folder)["state"] == "finished"
     assert rows_of(folder, "train")[-1]["updates"] >= 2

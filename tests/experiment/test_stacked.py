@@ -22,7 +22,9 @@ SEEDS = [3, 0, 7]
 FALLING = "optimizer.learning_rate={_target_: rlexp.functional.schedules.linear, start: 0.01, end: 0.0, fraction: 1.0}"
 CASES = {
     "ppo": ["algorithm=ppo", "experience.rollout_length=50", "experience.num_envs=4", "algorithm.num_epochs=2"],
-    "ppo, target_kl": ["algorithm=ppo", "experience.rollout_length=20", "algorithm.target_kl=0.001"],
+    "ppo, target_kl": [
+        "algorithm=ppo", "experience.rollout_length=20", "algorithm.target_kl=0.001", "algorithm.num_epochs=4",
+    ],
     "a2c": ["algorithm=a2c", "experience.rollout_length=10"],
     "a2c, one encoder": ["algorithm=a2c", "experience.rollout_length=10", "algorithm.shared_encoder=true"],
     "sac": ["algorithm=sac", "env=pendulum", "experience.learning_starts=300", "network.hidden=[64,64]"],
@@ -127,12 +129,13 @@ def test_seeds_that_cannot_be_trained_together_are_refused(line: list[str], mess
 
 
 def test_other_seeds_have_another_folder(tmp_path: Path) -> None:
-    first = stacked(tmp_path, *CASES["ppo"], seeds=[0, 1, 2])
-    others = [stacked(tmp_path, *CASES["ppo"], seeds=seeds) for seeds in ([0, 2, 3], [0, 1, 3])]
+    short = [*CASES["ppo"], "total_env_steps=200", "checkpoint.interval=200"]
+    first = stacked(tmp_path, *short, seeds=[0, 1, 2])
+    others = [stacked(tmp_path, *short, seeds=seeds) for seeds in ([0, 2, 3], [0, 1, 3])]
     assert first.name == "seeds_0-2_3"
     assert len({first, *others}) == 3
     assert {folder.name.rpartition("_")[0] for folder in others} == {"seeds_0-3_3"}
-    assert stacked(tmp_path, *CASES["ppo"], seeds=[0, 1, 2]) == first
+    assert stacked(tmp_path, *short, seeds=[0, 1, 2]) == first
 
 
 def test_seeds_of_whole_episodes_go_and_end_apart(tmp_path: Path) -> None:

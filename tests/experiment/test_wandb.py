@@ -172,25 +172,19 @@ def test_failed_run_is_failed_and_what_is_not_finite_stays_so(tmp_path: Path) ->
 def test_each_job_of_a_sweep_has_its_own_run_whatever_became_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Job 1 fails while its parts are built, job 2 breaks in training, job 3 finishes."""
-
-    def has_a_bug(*given: Any) -> None:
-        raise RuntimeError("after the first update")
+    """The first job fails while its parts are built, the second finishes in the same process."""
 
     def build_or_fail(config: Any, *rest: Any) -> Any:
         if config["seed"] == 1:
             raise EnvironmentFailure("the licence has expired")
-        parts = build(config, *rest)
-        if config["seed"] == 2:
-            parts.experience.feedback = has_a_bug
-        return parts
+        return build(config, *rest)
 
     monkeypatch.setattr("rlexp.experiment.run.build", build_or_fail)
-    sweep = ["-m", "seed=1,2,3", *TINY, f"outputs={tmp_path}", "total_env_steps=256"]
+    sweep = ["-m", "seed=1,2", *TINY, f"outputs={tmp_path}", "total_env_steps=256"]
     assert rlexp_cli.command(sweep) == EnvironmentFailure.code
     seen = {found["run"]["run_id"]: found for found in map(inspect, wandb_folders(tmp_path))}
-    assert len(seen) == 3
-    for seed, code in ((1, EnvironmentFailure.code), (2, 1), (3, 0)):
+    assert len(seen) == 2
+    for seed, code in ((1, EnvironmentFailure.code), (2, 0)):
         (directory,) = tmp_path.glob(f"*/*/s{seed}")
         of_job = seen[read_json(directory / "run.json")["wandb_id"]]
         assert of_job["exits"] == [code]
