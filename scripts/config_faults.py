@@ -177,6 +177,8 @@ def unknown_choices() -> Iterator[Fault]:
         yield Fault("unknown choice", [typo])
 
 
+IMAGES_DECLARED = "env.declared={of: CartPole-v1, observation: {kind: box, shape: [8, 8, 1]}, action: {kind: discrete, n: 2}, time_limit: 10, has_model: false}"  # fmt: skip  # noqa: E501
+
 PAIRS: dict[str, list[list[str]]] = {
     "action_space": [
         ["algorithm=dqn", "env=pendulum"],
@@ -198,8 +200,10 @@ PAIRS: dict[str, list[list[str]]] = {
     "seeds_of_a_sweep": [["algorithm=value_iteration", "env=taxi", "seeds=[0,1]"]],
     "normalised_experience": [
         ["algorithm=value_iteration", "env=taxi", "normalization=rewards"],
+        ["normalization=observations", "normalization.observation_clip=null"],
     ],
     "normalised_observation": [
+        ["normalization=observations", "network=cnn", IMAGES_DECLARED],
         ["env=frozen_lake", "normalization=observations"],
         ["env.id=Taxi-v4", "normalization=observations_and_rewards"],
     ],

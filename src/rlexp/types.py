@@ -1,13 +1,14 @@
 """The nouns of rlexp on one screen: what flows between environment, experience, algorithm and loop.
 
-    actor = Actor(algorithm, state)
-    while experience.env_steps < total_env_steps:
-        batch = experience.next(actor)                       # a Batch, or None while data only come in
-        if batch is not None:
-            update = algorithm.update(state, batch, progress)
-            experience.feedback(state, update)
+    actor = Actor(algorithm, state, spec, scaling)
+    while state.progress.env_steps < total_env_steps:
+        batch = experience.next(actor, state.progress)       # a Batch, or None while data only come in
+        state.advance(experience)
+        for member, share in zip(state.members, state.shares(batch)):       # one, but for seeds that are not in step
+            update = algorithm.update(member, share, member.progress)
+            experience.feedback(member, update)
         for callback in callbacks:
-            callback(progress, update, state)
+            callback(state.progress, updates, state)         # updates of each member
 
 Shapes: T time, B environments or batch, *O one observation, *A one action, S states of a finite model.
 """

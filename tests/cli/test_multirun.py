@@ -16,6 +16,7 @@ from rlexp.cli.main import command as main_command
 from rlexp.cli.status import command as status_command
 from rlexp.errors import ConfigError, Interrupted, StorageError
 from rlexp.experiment import run as experiment_run
+from rlexp.experiment.identity import name_of_seed
 from rlexp.experiment.launcher import Launcher, split_launcher
 from rlexp.experiment.plans import job_names
 from rlexp.experiment.standing import standing_of
@@ -79,6 +80,9 @@ def test_jobs_are_called_by_what_differs() -> None:
     words = [("env=x", "gamma=0.9", "seed=0"), ("env=x", "gamma=0.95", "seed=0"), ("env=x", "gamma=0.95", "seed=1")]
     assert job_names(words, [0, 0, 1]) == ["gamma=0.9 s0", "gamma=0.95 s0", "gamma=0.95 s1"]
     assert job_names(words[1:], [0, 1]) == ["env=x gamma=0.95 s0", "env=x gamma=0.95 s1"]
+    stacked = [("env=x", "seeds=[0,1]"), ("env=x", "seeds=[2,3]")]
+    assert job_names(stacked, [[0, 1], [2, 3]]) == ["env=x seeds=[0, 1]", "env=x seeds=[2, 3]"]
+    assert [name_of_seed(name, 7) for name in ("env=x seeds=[2, 7]", "env=x s7")] == ["env=x s7", "env=x s7"]
 
 
 # ---------------------------------------------------------------------------------------------------------- one by one

@@ -36,6 +36,14 @@ CASES = {
         "algorithm=sac", "env=pendulum", "experience.learning_starts=300", "network.hidden=[16]",
         "normalization=observations_and_rewards",
     ],
+    "ppo, odd sizes": [
+        "algorithm=ppo", "env=acrobot", "experience.rollout_length=16", "experience.num_envs=4",
+        "network.hidden=[50,13]", "algorithm.num_epochs=2",
+    ],
+    "sac, odd sizes": [
+        "algorithm=sac", "env=pendulum", "experience.learning_starts=300", "network.hidden=[50,13]",
+        "experience.batch_size=50",
+    ],
     "dqn": ["algorithm=dqn", "experience.learning_starts=200", "network.hidden=[32,32]"],
     "dqn, n steps": [
         "algorithm=dqn", "experience.learning_starts=200", "experience.num_envs=2", "estimator=n_step",
@@ -59,7 +67,7 @@ def stacked(tmp_path: Path, *overrides: str, seeds: list[int] = SEEDS) -> Path:
     return run_in(tmp_path, *TINY, f"seeds={seeds}".replace(" ", ""), *overrides)
 
 
-QUICK = ("ppo, target_kl", "ppo, normalised", "dqn, n steps", "reinforce")
+QUICK = ("ppo, target_kl", "ppo, normalised", "ppo, odd sizes", "sac, odd sizes", "dqn, n steps", "reinforce")
 
 
 @pytest.mark.parametrize(

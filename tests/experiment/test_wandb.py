@@ -229,6 +229,32 @@ def test_what_fails_for_one_seed_does_not_concern_the_others(tmp_path: Path, mon
     assert inspect(folder)["rows"] == read_rows(directory / "s0" / "rows.jsonl") != []
 
 
+def test_a_server_that_is_lost_between_two_seeds_does_not_end_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rlexp_cli.command([*TINY, f"outputs={tmp_path}", "total_env_steps=512", "seeds=[3,0]", "logger=local"])
+    (directory,) = tmp_path.glob("*/*/seeds_*")
+    import wandb
+
+    init, calls = wandb.init, []
+
+    def lost_the_second_time(**named: Any) -> Any:
+        calls.append(named["id"])
+        if len(calls) == 2:
+            raise RuntimeError("no answer")
+        return init(**named | {"mode": "offline"})
+
+    monkeypatch.setattr(wandb, "init", lost_the_second_time)
+    target = wandb_run.Target("auto", "p", None)
+    assert wandb_process.mirror_all([directory / "s3", directory / "s0"], target, lambda: False) == []
+    assert len(calls) == 3
+    found = {one["run"]["run_id"]: one for one in map(inspect, wandb_folders(tmp_path))}
+    for name in ("s3", "s0"):
+        one = found[read_json(directory / name / "run.json")["wandb_id"]]
+        assert one["rows"] == read_rows(directory / name / "rows.jsonl")
+        assert one["exits"] == [0]
+
+
 def test_each_seed_of_a_run_that_could_not_be_built_is_mirrored_once_it_has_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,13 @@ from rlexp.networks import per_seed
 from rlexp.networks.layers import Linear
 
 SHAPES = [((7,), 3, 5), ((256,), 4, 64), ((40,), 64, 1), ((25, 3), 17, 6), ((128,), 120, 84), ((), 8, 2)]
+SHAPES += [
+    ((64,), 11, 13),
+    ((32,), 100, 50),
+    ((21,), 50, 50),
+    ((50,), 6, 50),
+    ((128,), 13, 7),
+]  # unaligned
 
 
 def tensors(num_seeds: int, lead: tuple[int, ...], inputs: int, outputs: int) -> list[torch.Tensor]:
@@ -24,7 +31,7 @@ def with_gradients(product, x, weight, bias, towards):
 
 
 def each_alone(num_seeds: int, *given: torch.Tensor) -> list[torch.Tensor]:
-    alone = [with_gradients(linear, *(x[s] for x in given)) for s in range(num_seeds)]
+    alone = [with_gradients(linear, *(x[s].clone() for x in given)) for s in range(num_seeds)]
     return [torch.stack(of_each) for of_each in zip(*alone, strict=True)]
 
 

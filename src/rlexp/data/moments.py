@@ -31,11 +31,12 @@ class Moments:
         if not added:
             return
         values = np.ascontiguousarray(samples, np.float64)  # one layout, one order of summation
-        mean = values.mean(0)
         before, self.count[seed] = self.count[seed], self.count[seed] + added
-        delta, count = mean - self.mean[seed], self.count[seed]
-        self._squares[seed] += np.square(values - mean).sum(0) + np.square(delta) * (before * added / count)
-        self.mean[seed] += delta * (added / count)
+        with np.errstate(invalid="ignore"):  # where a stacked seed's numbers are not finite, its row says so
+            mean = values.mean(0)
+            delta, count = mean - self.mean[seed], self.count[seed]
+            self._squares[seed] += np.square(values - mean).sum(0) + np.square(delta) * (before * added / count)
+            self.mean[seed] += delta * (added / count)
 
     def state_dict(self) -> dict[str, Any]:
         return {"count": self.count.copy(), "mean": self.mean.copy(), "squares": self._squares.copy()}

@@ -7,8 +7,8 @@ A reward keeps its sign and its zero: it is divided, not shifted. Engstrom et al
 items 2 and 5; Andrychowicz et al. 2021, arXiv:2006.05990, section 3.3. Logged and evaluated returns stay raw.
 
 The moments rest while data come in, so that one rollout is acted and learned with one scale, and learn from the raw
-data afterwards. The first rollout is acted on raw observations. What is stored for replay is raw and meets the present
-moments each time that it is drawn.
+data afterwards. The first rollout is acted on raw observations, bounded. What is stored for replay is raw and meets the
+present moments each time that it is drawn.
 """
 
 from typing import Annotated, Any
@@ -74,7 +74,7 @@ class Normaliser:
         num_envs: B, of each seed.
         seeds: S of them.
         gamma: the algorithm's, for the return that scales rewards.
-        observation_clip, reward_clip: bounds after scaling; null: observations, or rewards, stay raw.
+        observation_clip, reward_clip: bounds after scaling; None: observations, or rewards, stay raw.
     """
 
     def __init__(
@@ -95,9 +95,10 @@ class Normaliser:
         self._reward_clip = reward_clip
 
     def fresh(self, segment: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Steps [T, S B, ...] as the algorithm learns from them, in arrays of its own; then learn from them raw.
+        """Steps [T, S B, ...] as the algorithm learns from them; then learn from them raw.
 
-        Observations by the moments that acted; rewards by those that know the rollout, since nothing acted on them.
+        What is scaled stands in arrays of its own: observations by the moments that acted, rewards by those that know
+        the rollout, since nothing acted on them.
         """
         scaled = {name: self.scaling(segment[name]) for name in ("observation", "next_observation")}
         self.learn(segment)

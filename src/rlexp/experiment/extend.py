@@ -33,7 +33,7 @@ def read_config(run: Path) -> dict[str, Any]:
         raise ConfigError(f"{run}: is not the folder of a run (config.yaml: {error})") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{run / 'config.yaml'}: is not a configuration")
-    return config
+    return {"normalization": None, **config}  # a run of before there was such a group
 
 
 def extended_config(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -52,8 +52,18 @@ def extended_config(config: Mapping[str, Any], overrides: Sequence[str]) -> dict
     done = base.get("total_env_steps")
     if not isinstance(done, int) or config["total_env_steps"] <= done:
         raise ConfigError(f"total_env_steps={config['total_env_steps']}: must exceed the {done} of {parent}")
+    reached = max((int(path.name) for path in (parent / "checkpoints").glob("[0-9]*")), default=None)
+    if reached is None:
+        why = ": seeds that were trained together have theirs in common" if _is_stacked(parent) else ""
+        raise ConfigError(f"extend={parent}: has no checkpoint to go on from{why}; extend the run of a seed alone")
+    if config["total_env_steps"] <= reached:
+        raise ConfigError(f"total_env_steps={config['total_env_steps']}: must exceed the {reached} reached by {parent}")
     changed = {key: config[key] for key in CHANGEABLE if key in config}
     return base | changed | {"extend": str(parent.resolve())}
+
+
+def _is_stacked(folder: Path) -> bool:
+    return folder.resolve().parent.name.startswith("seeds_")
 
 
 def adopt_parent(config: Mapping[str, Any], directory: Path) -> None:

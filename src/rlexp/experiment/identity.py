@@ -28,7 +28,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     """8 hexadecimal digits of the experiment that a checked configuration describes."""
     described = {key: value for key, value in config.items() if key not in NOT_PART_OF_IT}
     described["env"] = {key: value for key, value in config["env"].items() if key != "declared"}
-    canonical = json.dumps(described, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    canonical = json.dumps(described, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 
@@ -88,8 +88,18 @@ def outputs_of(directory: Path) -> Path:
     return run.parents[2] if laid_out else directory.resolve()
 
 
-def human_name(overrides: Sequence[str], seed: int) -> str:
-    """What the user changed, and the seed: the name of the W&B run."""
+def human_name(overrides: Sequence[str], seeds: int | Sequence[int]) -> str:
+    """What the user changed, and the seed: the name of the W&B run. Of a job that stacks seeds, all of them."""
     quiet = ("seed", "seeds", "outputs", "display", "logger", "device", "tags", "restart", "execution", "checkpoint")
     changed = [o for o in overrides if o.lstrip("+~").partition("=")[0].split(".")[0] not in quiet]
-    return f"{' '.join(changed or ['default'])[:100]} s{seed}"
+    ending = f"s{seeds}" if isinstance(seeds, int) else f"{STACKED}{list(seeds)}"
+    return f"{' '.join(changed or ['default'])[:100]} {ending}"
+
+
+STACKED = "seeds="
+
+
+def name_of_seed(name: str, seed: int) -> str:
+    """The name of one seed of a job: as if it were alone."""
+    stem, stacked, _ = name.rpartition(f" {STACKED}")
+    return f"{stem} s{seed}" if stacked else name

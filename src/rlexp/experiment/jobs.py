@@ -24,7 +24,8 @@ def checked_jobs(overrides: Sequence[str], *, multirun: bool, config_dir: str | 
         return jobs
     words = [job.overrides for job in jobs]
     refuse_duplicates([choose_directory(job.config) for job in jobs], words)
-    names = job_names(words, [job.config["seed"] for job in jobs])
+    seeds = [job.config["seed"] if job.config["seeds"] is None else job.config["seeds"] for job in jobs]
+    names = job_names(words, seeds)
     return [dataclasses.replace(job, name=name) for job, name in zip(jobs, names, strict=True)]
 
 

@@ -44,12 +44,12 @@ class Plan:
         return self.folder / f"job_{job.number}.log"
 
 
-def job_names(overrides: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[str]:
-    """A job is called by the overrides that differ within the sweep, and its seed; by all where only seeds differ."""
+def job_names(overrides: Sequence[Sequence[str]], seeds: Sequence[int | Sequence[int]]) -> list[str]:
+    """A job is called by the overrides that differ within the sweep, and its seeds; by all where only seeds differ."""
     differing = {line for job in overrides for line in job} - set(overrides[0]).intersection(*overrides)
     names = []
     for job, seed in zip(overrides, seeds, strict=True):
-        told = [line for line in job if line in differing and line.partition("=")[0] != "seed"]
+        told = [line for line in job if line in differing and line.partition("=")[0] not in ("seed", "seeds")]
         names.append(human_name(told or job, seed))
     return names
 

@@ -76,12 +76,14 @@ def seeds_of_a_sweep(c: Choice) -> str | None:
 
 
 def normalised_experience(c: Choice) -> str | None:
-    """Normalisation is chosen and the experience does not normalise, or rewards and the algorithm has no discount."""
+    """Normalisation of nothing, by an experience that does not normalise, or of rewards without a discount."""
     normalization = c.config["normalization"]
     if normalization is None:
         return None
     if "normaliser" not in given_fields(c.experience):
         return f"experience {c.experience.__name__} does not normalise what it gives; set normalization=none"
+    if {"observation_clip": None, "reward_clip": None}.items() <= normalization.items():
+        return "observation_clip and reward_clip are both null: nothing is normalised; set one, or normalization=none"
     if normalization.get("reward_clip") is not None and "gamma" not in c.config["algorithm"]:
         return (
             f"rewards are scaled by the discounted return and {c.algorithm.__name__} has no gamma; "
@@ -91,14 +93,12 @@ def normalised_experience(c: Choice) -> str | None:
 
 
 def normalised_observation(c: Choice) -> str | None:
-    """Observations are to be normalised and are integers that stand for states."""
-    normalization = c.config["normalization"]
-    if normalization is None or normalization.get("observation_clip") is None or isinstance(c.spec.observation, Box):
+    """Observations are to be normalised and are integers that stand for states, or images, which have bounds."""
+    normalization, kind = c.config["normalization"], observation_kind(c.spec.observation)
+    if normalization is None or normalization.get("observation_clip") is None or kind not in ("discrete", "image"):
         return None
-    return (
-        f"{c.spec.id} observes integers that stand for states, which have no mean; set "
-        "normalization.observation_clip=null, or normalization=none"
-    )
+    why = "integers that stand for states" if kind == "discrete" else "images, which the network scales by their bounds"
+    return f"{c.spec.id} observes {why}; set normalization=rewards or none"
 
 
 def needed_part(c: Choice) -> str | None:

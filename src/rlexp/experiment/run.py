@@ -21,7 +21,7 @@ from rlexp.experiment.display import Display
 from rlexp.experiment.evaluation import Evaluation, save_weights
 from rlexp.experiment.evaluator import Evaluator
 from rlexp.experiment.extend import adopt_parent
-from rlexp.experiment.identity import config_hash, human_name, next_run_directory, run_directories
+from rlexp.experiment.identity import config_hash, human_name, name_of_seed, next_run_directory, run_directories
 from rlexp.experiment.intervals import EveryAndLast, interval_of
 from rlexp.experiment.loop import train
 from rlexp.experiment.members import Failures, alone, folders_of, places_of, seeds_of
@@ -92,6 +92,12 @@ def choose_directory(config: Mapping[str, Any]) -> Path:
     return existing[-1] if existing and not config["restart"] else next_run_directory(config)
 
 
+def name_of_job(checked: Checked) -> str:
+    """What a sweep calls it, else all that was changed."""
+    seeds = checked.config["seeds"]
+    return checked.name or human_name(checked.overrides, checked.config["seed"] if seeds is None else seeds)
+
+
 def _describe(checked: Checked, directory: Path, folders: Mapping[int, Path]) -> None:
     """config.yaml and run.json, written once: a continued run keeps what it was begun with."""
     config = checked.config
@@ -102,13 +108,13 @@ def _describe(checked: Checked, directory: Path, folders: Mapping[int, Path]) ->
         "begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         **provenance(sys.argv, torch.device(config["device"])),
     }
+    called = name_of_job(checked)
     if config["seeds"] is not None:
-        name = f"{human_name(checked.overrides, 0).rpartition(' ')[0]} seeds={config['seeds']}"
-        _write_once(directory, config, {"name": name, "seeds": config["seeds"], **identity})
+        _write_once(directory, config, {"name": called, "seeds": config["seeds"], **identity})
     for seed, folder in folders.items():
         for name in ("weights", "evaluations"):
             make_directory(folder / name)
-        of_seed = {"name": checked.name or human_name(checked.overrides, seed), "seed": seed, "wandb_id": new_id()}
+        of_seed = {"name": name_of_seed(called, seed), "seed": seed, "wandb_id": new_id()}
         _write_once(folder, alone(config, seed), {**of_seed, **identity})
 
 

@@ -65,6 +65,8 @@ def load_saved(run: Path, which: str, plugins: Sequence[str] = (), device: str |
     except StorageError as error:
         if folder.exists():
             raise
+        if (run / "checkpoints").exists() and any(run.glob("s[0-9]*/weights")):
+            raise StorageError(f"{run}: holds several seeds; name one, such as {min(run.glob('s[0-9]*'))}") from error
         when = "they are saved when it has finished" if which == "final" else "its first evaluation saves them"
         raise StorageError(f"{run}: has no {which} weights: {when}") from error
     except (KeyError, ValueError) as error:

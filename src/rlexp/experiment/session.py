@@ -5,15 +5,14 @@ import sys
 
 from rlexp.experiment.check import Checked
 from rlexp.experiment.display import Display
-from rlexp.experiment.identity import family_name, human_name
-from rlexp.experiment.run import Outcome, Results, run
+from rlexp.experiment.identity import family_name
+from rlexp.experiment.run import Outcome, Results, name_of_job, run
 
 
 def run_one(checked: Checked) -> Outcome:
     """Run a checked job with its display; the result's line goes to stdout."""
     config = checked.config
-    name = checked.name or human_name(checked.overrides, config["seed"])
-    display = Display(config["display"], f"{family_name(config)}  {name}")
+    display = Display(config["display"], f"{family_name(config)}  {name_of_job(checked)}")
     display.show_config(config)
     outcome = run(checked, display)
     sys.stdout.write(result_line(outcome) + "\n")

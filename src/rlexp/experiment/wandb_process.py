@@ -125,7 +125,7 @@ def mirror_all(directories: Sequence[Path], target: Target, run_lives: Callable[
         for directory in directories:
             try:
                 locks.enter_context(mirror_lock(directory, seconds=None))
-                copies[directory] = copy = Copy(directory, target)
+                copies[directory] = copy = Copy(directory, target, first=not copies)
                 if copy.reason is not None:  # no key, no server: the next one need not wait to find that out
                     target = replace(target, mode="offline", reason=copy.reason)
             except Exception as error:
@@ -145,10 +145,10 @@ def mirror_all(directories: Sequence[Path], target: Target, run_lives: Callable[
 class Copy:
     """The W&B run of one folder, open. Its methods raise ResourceError where W&B fails."""
 
-    def __init__(self, directory: Path, target: Target) -> None:
+    def __init__(self, directory: Path, target: Target, *, first: bool = True) -> None:
         """Raises as `mirror` does."""
         self._directory = directory
-        self._run, self.reason = open_run(directory, target)
+        self._run, self.reason = open_run(directory, target, first=first)
         offline = self._run.offline
         self._mode = "offline" if offline else "online"
         url = None if offline else self._run.url

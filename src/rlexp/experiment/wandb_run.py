@@ -45,8 +45,11 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def open_run(directory: Path, target: Target) -> "tuple[wandb.Run, str | None]":
-    """A W&B run that waits for rows, and why it is offline where it might have been online."""
+def open_run(directory: Path, target: Target, *, first: bool = True) -> "tuple[wandb.Run, str | None]":
+    """A W&B run that waits for rows, and why it is offline where it might have been online.
+
+    first: whether this process has no other run open, which taking W&B down would end.
+    """
     os.environ.update(QUIET)
     os.environ.pop("WANDB_SERVICE", None)  # a parent that uses W&B itself: its service is not ours
     described = describe(directory) | {"project": target.project, "entity": target.entity}
@@ -62,7 +65,8 @@ def open_run(directory: Path, target: Target) -> "tuple[wandb.Run, str | None]":
             if target.mode == "offline":
                 raise
             reason = one_line(error)
-            wandb.teardown()  # or the attempt would still hold the run's id
+            if first:
+                wandb.teardown()  # or the attempt would still hold the run's id
             run = wandb.init(mode="offline", settings=settings, **described)
     if run.disabled:
         raise ConfigError("W&B is switched off (WANDB_MODE=disabled, or its own settings file)")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from rlexp.types import Box, Discrete, Noise, Space
 
@@ -144,9 +143,15 @@ class SquashedGaussian:
 
     def _log_prob(self, standardised: Tensor, log_std: Tensor, unsquashed: Tensor) -> Tensor:
         log_normal = -0.5 * standardised.square() - log_std
-        log_slope = 2 * (unsquashed + softplus(-2 * unsquashed))  # minus log(1 - tanh^2), but for its constant
+        log_slope = 2 * (unsquashed + _softplus(-2 * unsquashed))  # minus log(1 - tanh^2), but for its constant
         constant = 0.5 * LOG_2PI + 2 * LOG_2 + math.log(self.half_range)
         return (log_normal + log_slope - constant).sum(-1)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """log(1 + exp x). Not torch's, whose vector lanes round otherwise than its last few elements: a stacked seed, whose
+    elements lie elsewhere in memory, would differ from itself alone."""
+    return x.clamp(min=0) + (-x.abs()).exp().log1p()
 
 
 def squashed_family_of(action: Space) -> SquashedGaussian:

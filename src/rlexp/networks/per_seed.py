@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn.functional import linear
 
+ALIGNMENT = 64  # bytes; where torch's memory begins
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -50,7 +51,8 @@ def _compare(num_seeds: int, rows: int, out_features: int, in_features: int, dty
     given = random(rows, in_features), random(out_features, in_features), random(out_features)
     towards = random(rows, out_features)
     batched = _with_gradients(vmap(linear), given, towards)
-    single = [_with_gradients(linear, [x[s] for x in given], towards[s]) for s in range(num_seeds)]
+    alone = [[x[s].clone() for x in (*given, towards)] for s in range(num_seeds)]  # in its own memory
+    single = [_with_gradients(linear, of_one, towards_one) for *of_one, towards_one in alone]
     stacked = [torch.stack(of_each) for of_each in zip(*single, strict=True)]
     return all(map(torch.equal, batched, stacked))
 
@@ -94,25 +96,23 @@ class _OneByOne(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         rows = _rows(x)
         ctx.save_for_backward(rows, weight)
-        output = x.new_empty(*x.shape[:-1], weight.shape[1])
-        for into, *of_one in _each_seed(_rows(output), bias, rows, weight.mT):
-            torch.addmm(*of_one, out=into)
-        return output
+        products = [torch.addmm(b, _own(r), w.mT) for b, r, w in _each_seed(bias, rows, weight)]
+        return torch.stack(products).view(*x.shape[:-1], weight.shape[1])
 
     @staticmethod
     def backward(ctx: Any, towards: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         rows, weight = ctx.saved_tensors
         towards_rows = _rows(towards)
+        own = [(_own(g), _own(r), w) for g, r, w in _each_seed(towards_rows, rows, weight)]
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_rows = torch.empty_like(rows)
-            for into, *of_one in _each_seed(of_rows, towards_rows, weight):
-                torch.mm(*of_one, out=into)
-            of_x = of_rows.view(*towards.shape[:-1], weight.shape[2])
-        of_weight = torch.empty_like(weight)
-        for into, *of_one in _each_seed(of_weight, towards_rows.mT, rows):
-            torch.mm(*of_one, out=into)
-        return of_x, of_weight, towards_rows.sum(1)
+            of_x = torch.stack([g @ w for g, _, w in own]).view(*towards.shape[:-1], weight.shape[2])
+        return of_x, torch.stack([g.mT @ r for g, r, _ in own]), towards_rows.sum(1)
+
+
+def _own(x: Tensor) -> Tensor:
+    """In memory of its own: products round by how their operands lie, and a slice of a stack may begin anywhere."""
+    return x if x.data_ptr() % ALIGNMENT == 0 else x.clone()
 
 
 def _each_seed(*stacked: Tensor) -> Any:
