@@ -216,6 +216,11 @@ def test_stacked_seeds_have_a_run_each_and_one_process(
         assert one["rows"] == read_rows(folder / "rows.jsonl") != []
         assert one["exits"] == [0]
     assert seen == {}
+    capsys.readouterr()
+    assert sync_cli.command(["--mode", "offline", str(directory)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in said] == [str(directory / "s3"), str(directory / "s0")]
+    assert len(wandb_folders(tmp_path)) == 2
 
 
 def test_what_fails_for_one_seed_does_not_concern_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

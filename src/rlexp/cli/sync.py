@@ -10,7 +10,7 @@ from rlexp.experiment.extend import read_config
 from rlexp.experiment.identity import outputs_of
 from rlexp.experiment.wandb_process import mirror, mirror_lock
 from rlexp.experiment.wandb_run import DEFAULT_PROJECT, Target, describe
-from rlexp.storage import locked
+from rlexp.storage import locked, read_json
 
 PATIENCE = 10.0  # seconds for a mirror of the same run to end
 
@@ -36,10 +36,11 @@ def command(arguments: Sequence[str]) -> int:
     parser.add_argument("--project", help="default: as the run was configured")
     parser.add_argument("--entity", help="default: as the run was configured")
     options = parser.parse_args(list(arguments))
-    for run in options.runs:
+    runs = [folder for run in options.runs for folder in of_each_seed(run)]
+    for run in runs:
         describe(run)
     code = 0
-    for run in options.runs:
+    for run in runs:
         try:
             line = sync(run, options.mode, options.project, options.entity)
         except RlexpError as error:
@@ -49,6 +50,13 @@ def command(arguments: Sequence[str]) -> int:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
     return code
+
+
+def of_each_seed(run: Path) -> list[Path]:
+    """The folder itself, or those of the seeds that it stacks: each of them has a W&B run."""
+    path = run / "run.json"
+    seeds = (read_json(path) if path.exists() else {}).get("seeds")
+    return [run] if seeds is None else [run / f"s{seed}" for seed in seeds]
 
 
 def sync(run: Path, mode: str, project: str | None, entity: str | None) -> str:
