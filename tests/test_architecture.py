@@ -14,7 +14,7 @@ ROOT = CONF.parent / "src"
 FLOORS = {
     "types": 0, "errors": 0, "ranges": 0, "streams": 0, "clock": 0, "storage": 0,
     "functional": 1,
-    "networks": 2, "optimization": 2,
+    "networks": 2, "optimization": 2, "programs": 2,
     "state": 3, "envs": 3, "data": 3,
     "algorithms": 4, "experience": 4, "seeds": 4,
     "experiment": 5,

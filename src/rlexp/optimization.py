@@ -46,6 +46,12 @@ class Flat:
             if not stacked:
                 p.data = view
             self.leaves[name] = view.detach().requires_grad_() if stacked else p
+        self.slots = [view.numpy() for view in views(module, self.gradient).values()] if values.device.type == "cpu" else []
+
+    def collect(self, gradients: Sequence[Tensor]) -> None:
+        """Take over the gradient of each leaf."""
+        lead = self.gradient.shape[:-1]
+        torch.cat([g.reshape(*lead, -1) for g in gradients], dim=-1, out=self.gradient)
 
     def rows(self) -> list[tuple[Tensor, Tensor]]:
         """Values and gradient of each seed, [P]."""
@@ -90,11 +96,9 @@ class Trained:
         self._optimizer_step = _without_hooks(self.optimizer)
         self._lr = -1.0
 
-    def step(self, gradients: Sequence[Tensor], progress: Progress) -> Tensor:
+    def step(self, progress: Progress) -> Tensor:
         """Clip each seed's gradient to the norm, and step. Returns the norms before clipping, [*S]."""
         gradient = self.flat.gradient
-        lead = gradient.shape[:-1]
-        torch.cat([g.reshape(*lead, -1) for g in gradients], dim=-1, out=gradient)
         norm: Tensor = torch.linalg.vector_norm(gradient, dim=-1)
         if self.max_grad_norm is not None:
             gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0).unsqueeze(-1))

@@ -6,7 +6,9 @@ With several seeds every parameter, batch and metric has one dim more, the first
 seed equals the same seed alone, and its gradient reaches its own parameters only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -19,6 +21,7 @@ from torch.utils._pytree import tree_map
 from rlexp.networks.acting import numpy_forward
 from rlexp.networks.layers import Linear, initialise
 from rlexp.optimization import Flat, Optimization, Trained
+from rlexp.programs.programs import Programs
 from rlexp.streams import Stream, derive_seed
 from rlexp.types import Experience, Metrics, Noise, Progress
 
@@ -36,6 +39,8 @@ class TrainState:
         seed: of the streams "initialisation" and all that is drawn here; several are stacked, [S].
         device: where the parameters live.
         memory: name to [*S, P], where they shall lie there; None: in memory of their own.
+        programs: record what is computed and do it in NumPy (rlexp.programs), equal up to rounding. It pays where
+            batches have the same shape again and again, on one thread of the CPU.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class TrainState:
         device: torch.device,
         total_env_steps: int,
         memory: Mapping[str, Tensor] | None = None,
+        programs: bool = False,
     ) -> None:
         self.progress = Progress(0, 0, total_env_steps)
         self.device = device
@@ -72,6 +78,7 @@ class TrainState:
                 leaf.requires_grad_(False)
         self.trained = {name: Trained(self.flats[name], how) for name, how in optimizations.items()}
         self.nets = SimpleNamespace(**self.modules)
+        self._programs = Programs(self._all_seeds_at_once) if programs and device.type == "cpu" else None
 
     # ------------------------------------------------------------------------------------- all its seeds are in step
 
@@ -101,23 +108,34 @@ class TrainState:
         Returns the loss's metrics and `optimizer/grad_norm_<network>`, before clipping, each [*S].
         """
         networks = [(name, self.trained[name]) for name in ([names] if isinstance(names, str) else names)]
-        metrics: Metrics
-        value, metrics = self._mapped(loss, batch)
-        leaves = [leaf for _, network in networks for leaf in network.flat.leaves.values()]
-        gradients = torch.autograd.grad(value.sum() if self.stacked else value, leaves)
+        metrics = self._gradient(tuple(name for name, _ in networks), loss, _as_tensors(batch))
         if self._alive is not None:
             active = self._alive if active is None else self._alive * active
         if active is not None:
             before = [[[b.clone() for b in row] for row in network.buffers()] for _, network in networks]
-        start = 0
         for name, network in networks:
-            stop = start + len(network.flat.leaves)
-            metrics[f"optimizer/grad_norm_{name}"] = network.step(gradients[start:stop], self.progress)
-            start = stop
+            metrics[f"optimizer/grad_norm_{name}"] = network.step(self.progress)
         if active is not None:
             for (_, network), held in zip(networks, before, strict=True):
                 network.undo(held, active)
         self.progress = self.progress._replace(updates=self.progress.updates + 1)
+        return metrics
+
+    def _gradient(self, names: tuple[str, ...], loss: Loss, batch: tuple[Any, ...]) -> Metrics:
+        """Put the loss's gradient where the networks' optimizers find it. Returns the loss's metrics."""
+        flats = [self.flats[name] for name in names]
+
+        def function(*batch: Any) -> tuple[Sequence[Tensor], Metrics]:
+            value, metrics = self._mapped(loss, batch)
+            leaves = [leaf for flat in flats for leaf in flat.leaves.values()]
+            return torch.autograd.grad(value.sum() if self.stacked else value, leaves), metrics
+
+        into = [slot for flat in flats for slot in flat.slots]
+        gradients, metrics = self._run(("gradient", names), loss, function, batch, into)
+        if gradients[0] is not None:
+            for flat in flats:
+                own, gradients = gradients[: len(flat.leaves)], gradients[len(flat.leaves) :]
+                flat.collect(own)
         return metrics
 
     @torch.no_grad()
@@ -138,7 +156,26 @@ class TrainState:
     @torch.no_grad()
     def evaluate(self, function: Callable[..., Any], *batch: Any) -> Any:
         """`function(nets, *batch)` without gradients."""
+        return self._run("value", function, partial(self._mapped_to, function), _as_tensors(batch))
+
+    def _run(self, purpose: Any, source: Callable[..., Any], function: Callable[..., Any], batch: Any, into: Any = ()) -> Any:
+        return function(*batch) if self._programs is None else self._programs.run(purpose, source, function, batch, into)
+
+    def _mapped_to(self, function: Callable[..., Any], *batch: Any) -> Any:
         return self._mapped(function, batch)
+
+    @contextmanager
+    def _all_seeds_at_once(self) -> Iterator[None]:
+        """Linear layers are one batched product: in NumPy that has the numbers of each seed alone."""
+        layers = [layer for module in self.modules.values() for layer in module.modules() if isinstance(layer, Linear)]
+        before = [layer.num_seeds for layer in layers]
+        for layer in layers:
+            layer.num_seeds = None
+        try:
+            yield
+        finally:
+            for layer, num_seeds in zip(layers, before, strict=True):
+                layer.num_seeds = num_seeds
 
     def _mapped(self, function: Callable[..., Any], batch: tuple[Any, ...]) -> Any:
         """`function(nets, *batch)` of the live modules, or of each seed's parameters and slice of the tensors."""
@@ -151,7 +188,7 @@ class TrainState:
             )
 
         leaves = {name: flat.leaves for name, flat in self.flats.items()}
-        dims = tree_map(lambda x: 0 if isinstance(x, Tensor) else None, batch)
+        dims = tree_map(lambda x: 0 if isinstance(x, Tensor) and x.dim() else None, batch)
         return vmap(of_one_seed, in_dims=(0, *dims))(leaves, *batch)
 
     def acting_nets(self) -> SimpleNamespace:
@@ -251,6 +288,12 @@ class TrainState:
                 stream.load_state_dict(position)
         for index in state["frozen"]:
             self.freeze(index)
+
+
+def _as_tensors(batch: Sequence[Any]) -> tuple[Any, ...]:
+    """Numbers that may differ at the next call, such as a schedule's, become 0-d tensors: what is recorded once would
+    keep a number."""
+    return tuple(torch.tensor(x) if isinstance(x, float) else x for x in batch)
 
 
 def _initial(module: nn.Module, seed: int) -> Tensor:

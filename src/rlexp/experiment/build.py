@@ -78,11 +78,12 @@ def make_learner(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> tu
     networks = make_networks(config, spec, schema, algorithm)
     parts = (networks, algorithm.targets, make_optimizations(config, schema, algorithm, networks))
     device, total_env_steps, seeds = make_device(config), config["total_env_steps"], config["seeds"]
-    if seeds is None:
-        return algorithm, TrainState(*parts, seed=config["seed"], device=device, total_env_steps=total_env_steps)
     experience: Any = resolve(config["experience"]["_target_"], "experience", schema.plugins)
-    if experience.in_step:
-        return algorithm, TrainState(*parts, seed=tuple(seeds), device=device, total_env_steps=total_env_steps)
+    if seeds is None or experience.in_step:
+        # Batches of episodes differ in shape: to record each would cost more than it saves.
+        programs = experience.in_step and config["execution"]["threads"] == 1
+        seed = config["seed"] if seeds is None else tuple(seeds)
+        return algorithm, TrainState(*parts, seed=seed, device=device, total_env_steps=total_env_steps, programs=programs)
     return algorithm, SeedsApart(*parts, seeds=seeds, device=device, total_env_steps=total_env_steps)
 
 
