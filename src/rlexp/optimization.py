@@ -10,6 +10,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,7 +47,9 @@ class Flat:
             if not stacked:
                 p.data = view
             self.leaves[name] = view.detach().requires_grad_() if stacked else p
-        self.slots = [view.numpy() for view in views(module, self.gradient).values()] if values.device.type == "cpu" else []
+        self.slots: list[np.ndarray] = []  # each leaf's part of the gradient, on the CPU
+        if values.device.type == "cpu":
+            self.slots = [view.numpy() for view in views(module, self.gradient).values()]
 
     def collect(self, gradients: Sequence[Tensor]) -> None:
         """Take over the gradient of each leaf."""
@@ -98,10 +101,7 @@ class Trained:
 
     def step(self, progress: Progress) -> Tensor:
         """Clip each seed's gradient to the norm, and step. Returns the norms before clipping, [*S]."""
-        gradient = self.flat.gradient
-        norm: Tensor = torch.linalg.vector_norm(gradient, dim=-1)
-        if self.max_grad_norm is not None:
-            gradient.mul_((self.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0).unsqueeze(-1))
+        norm = self._clip()
         learning_rate = self.schedule(progress)
         if learning_rate != self._lr:
             for group in self.optimizer.param_groups:
@@ -109,6 +109,21 @@ class Trained:
             self._lr = learning_rate
         self._optimizer_step()
         return norm
+
+    def _clip(self) -> Tensor:
+        """Bound the norm of each seed's gradient; returns what it was, [*S]."""
+        gradient, bound = self.flat.gradient, self.max_grad_norm
+        if gradient.device.type != "cpu":
+            norm: Tensor = torch.linalg.vector_norm(gradient, dim=-1)
+            if bound is not None:
+                gradient.mul_((bound / (norm + 1e-6)).clamp_(max=1.0).unsqueeze(-1))
+            return norm
+        # In NumPy, and no multiplication by one: 5 us in place of 13.
+        array = gradient.numpy()
+        norms = np.sqrt(np.vecdot(array, array))
+        if bound is not None and not (norms <= bound - 1e-6).all():
+            array *= np.minimum(np.float32(bound) / (norms + np.float32(1e-6)), np.float32(1))[..., None]
+        return torch.as_tensor(norms)
 
     def buffers(self) -> list[list[Tensor]]:
         """For each seed, all tensors that a step changes."""

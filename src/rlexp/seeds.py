@@ -8,14 +8,15 @@ done for all seeds in one pass: the parameters of all lie in one block of memory
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rlexp.networks.acting import numpy_forward
+from rlexp.networks.stacked import Stacked
 from rlexp.optimization import Optimization, aligned, views
 from rlexp.state import TrainState
 from rlexp.types import Progress
@@ -80,12 +81,16 @@ class SeedsApart:
     # ---------------------------------------------------------------------------------------------------- acting
 
     def acting_nets(self) -> SimpleNamespace:
-        """The networks as they are called for the few rows of a step, [S, B, ...]: in NumPy where that can be."""
-        nets = {}
-        for name, module in self._modules.items():
-            forward = numpy_forward(module, self._leaves[name], stacked=True)
-            nets[name] = forward or _OneAfterTheOther([member.modules[name] for member in self.members])
-        return SimpleNamespace(**nets)
+        """The networks as they are called for the few rows of a step, [S, B, ...]."""
+        return SimpleNamespace(
+            **{name: _OneAfterTheOther([member.modules[name] for member in self.members]) for name in self._modules}
+        )
+
+    @contextmanager
+    def recording(self) -> Iterator[SimpleNamespace]:
+        """Gives the networks to record (rlexp.programs): one batched product a layer, whose numbers in NumPy are those
+        of each seed."""
+        yield SimpleNamespace(**{name: Stacked(module, self._leaves[name]) for name, module in self._modules.items()})
 
     # ---------------------------------------------------------------------------------------------------- what is kept
 

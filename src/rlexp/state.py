@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from rlexp.networks.acting import numpy_forward
 from rlexp.networks.layers import Linear, initialise
+from rlexp.networks.stacked import Bound, Stacked, one_product
 from rlexp.optimization import Flat, Optimization, Trained
 from rlexp.programs.programs import Programs
 from rlexp.streams import Stream, derive_seed
@@ -78,7 +78,7 @@ class TrainState:
                 leaf.requires_grad_(False)
         self.trained = {name: Trained(self.flats[name], how) for name, how in optimizations.items()}
         self.nets = SimpleNamespace(**self.modules)
-        self._programs = Programs(self._all_seeds_at_once) if programs and device.type == "cpu" else None
+        self._programs = Programs(self.recording, wanted=programs and device.type == "cpu")
 
     # ------------------------------------------------------------------------------------- all its seeds are in step
 
@@ -131,8 +131,9 @@ class TrainState:
             return torch.autograd.grad(value.sum() if self.stacked else value, leaves), metrics
 
         into = [slot for flat in flats for slot in flat.slots]
-        gradients, metrics = self._run(("gradient", names), loss, function, batch, into)
-        if gradients[0] is not None:
+        metrics: Metrics
+        gradients, metrics = self._programs.run(("gradient", names), loss, function, batch, into)
+        if gradients is not None:
             for flat in flats:
                 own, gradients = gradients[: len(flat.leaves)], gradients[len(flat.leaves) :]
                 flat.collect(own)
@@ -156,26 +157,10 @@ class TrainState:
     @torch.no_grad()
     def evaluate(self, function: Callable[..., Any], *batch: Any) -> Any:
         """`function(nets, *batch)` without gradients."""
-        return self._run("value", function, partial(self._mapped_to, function), _as_tensors(batch))
-
-    def _run(self, purpose: Any, source: Callable[..., Any], function: Callable[..., Any], batch: Any, into: Any = ()) -> Any:
-        return function(*batch) if self._programs is None else self._programs.run(purpose, source, function, batch, into)
+        return self._programs.run("value", function, partial(self._mapped_to, function), _as_tensors(batch))
 
     def _mapped_to(self, function: Callable[..., Any], *batch: Any) -> Any:
         return self._mapped(function, batch)
-
-    @contextmanager
-    def _all_seeds_at_once(self) -> Iterator[None]:
-        """Linear layers are one batched product: in NumPy that has the numbers of each seed alone."""
-        layers = [layer for module in self.modules.values() for layer in module.modules() if isinstance(layer, Linear)]
-        before = [layer.num_seeds for layer in layers]
-        for layer in layers:
-            layer.num_seeds = None
-        try:
-            yield
-        finally:
-            for layer, num_seeds in zip(layers, before, strict=True):
-                layer.num_seeds = num_seeds
 
     def _mapped(self, function: Callable[..., Any], batch: tuple[Any, ...]) -> Any:
         """`function(nets, *batch)` of the live modules, or of each seed's parameters and slice of the tensors."""
@@ -184,7 +169,7 @@ class TrainState:
 
         def of_one_seed(leaves: Mapping[str, Mapping[str, Tensor]], *slices: Any) -> Any:
             return function(
-                SimpleNamespace(**{name: _Bound(self.modules[name], leaves[name]) for name in leaves}), *slices
+                SimpleNamespace(**{name: Bound(self.modules[name], leaves[name]) for name in leaves}), *slices
             )
 
         leaves = {name: flat.leaves for name, flat in self.flats.items()}
@@ -192,15 +177,16 @@ class TrainState:
         return vmap(of_one_seed, in_dims=(0, *dims))(leaves, *batch)
 
     def acting_nets(self) -> SimpleNamespace:
-        """The networks as they are called for the few rows of a step: in NumPy where that can be, else as they are.
+        """The networks as they are called for the few rows of a step; of stacked seeds with [S, B, ...]."""
+        if not self.stacked:
+            return self.nets
+        return SimpleNamespace(**{name: Stacked(self.modules[name], flat.leaves) for name, flat in self.flats.items()})
 
-        Of stacked seeds they take and give [S, B, ...].
-        """
-        nets = {}
-        for name, module in self.modules.items():
-            forward = numpy_forward(module, self.flats[name].leaves, stacked=self.stacked)
-            nets[name] = forward or (_Stacked(module, self.flats[name].leaves) if self.stacked else module)
-        return SimpleNamespace(**nets)
+    @contextmanager
+    def recording(self) -> Iterator[SimpleNamespace]:
+        """Within, what is done with the networks may be recorded (rlexp.programs); gives those to act with."""
+        with one_product(self.modules.values()):
+            yield self.acting_nets()
 
     # ---------------------------------------------------------------------------------------------------- randomness
 
@@ -300,29 +286,3 @@ def _initial(module: nn.Module, seed: int) -> Tensor:
     """[P], the module's parameters as a seed draws them."""
     initialise(module, torch.Generator().manual_seed(seed))
     return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
-
-
-class _Bound:
-    """A module called with one seed's parameters."""
-
-    def __init__(self, module: nn.Module, leaves: Mapping[str, Tensor]) -> None:
-        self._module = module
-        self._leaves = dict(leaves)
-
-    def __call__(self, *inputs: Any) -> Any:
-        return functional_call(self._module, self._leaves, inputs)
-
-
-class _Stacked:
-    """A module called with every seed's parameters, [S, B, ...] to [S, B, ...]."""
-
-    def __init__(self, module: nn.Module, leaves: Mapping[str, Tensor]) -> None:
-        self._module = module
-        self._leaves = dict(leaves)
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        def of_one_seed(leaves: dict[str, Tensor], *slices: Tensor) -> Any:
-            return functional_call(self._module, leaves, slices)
-
-        output: Tensor = vmap(of_one_seed)(self._leaves, *inputs)
-        return output

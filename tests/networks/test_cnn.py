@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from rlexp.networks.acting import numpy_forward
 from rlexp.networks.layers import Conv, Image, initialise
 from rlexp.networks.torso import CNN
 from rlexp.types import Box
@@ -81,10 +80,6 @@ def test_weights_come_from_the_generator_and_are_orthogonal() -> None:
     assert not torch.equal(made[0], made[2])
     rows = made[0].flatten(1) / 2**0.5
     torch.testing.assert_close(rows @ rows.T, torch.eye(5), rtol=0, atol=1e-5)
-
-
-def test_acting_is_left_to_torch() -> None:
-    assert numpy_forward(SMALL(Box((8, 8, 1)))[0]) is None
 
 
 class Lamp(gymnasium.Env[np.ndarray, int]):

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from rlexp.networks.acting import numpy_forward
 from rlexp.networks.heads import twin_critic
 from rlexp.networks.layers import PositiveScalar, initialise
 from rlexp.networks.torso import MLP, LinearFeatures
@@ -73,4 +72,3 @@ def test_positive_scalar() -> None:
     with torch.no_grad():
         scalar.log -= math.log(2)
     assert scalar().item() == pytest.approx(0.1)
-    assert numpy_forward(scalar) is None

@@ -83,7 +83,8 @@ def make_learner(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> tu
         # Batches of episodes differ in shape: to record each would cost more than it saves.
         programs = experience.in_step and config["execution"]["threads"] == 1
         seed = config["seed"] if seeds is None else tuple(seeds)
-        return algorithm, TrainState(*parts, seed=seed, device=device, total_env_steps=total_env_steps, programs=programs)
+        how = {"seed": seed, "device": device, "total_env_steps": total_env_steps, "programs": programs}
+        return algorithm, TrainState(*parts, **how)
     return algorithm, SeedsApart(*parts, seeds=seeds, device=device, total_env_steps=total_env_steps)
 
 

@@ -15,4 +15,5 @@ def constant(progress: Progress, *, value: float) -> float:
 def linear(progress: Progress, *, start: float, end: float, fraction: Annotated[float, PROBABILITY]) -> float:
     """From `start` to `end` in a straight line over the first `fraction` of the run's environment steps, then `end`."""
     reached = progress.env_steps / max(1.0, fraction * progress.total_env_steps)
-    return end if reached >= 1.0 else start + (end - start) * reached
+    # Without a branch it may be recorded, with steps that are a tensor (rlexp.programs).
+    return (reached < 1.0) * (start + (end - start) * reached) + (reached >= 1.0) * end

@@ -1,15 +1,13 @@
 """The programs of a train state: each function that it is given is recorded once for each shape of its arguments."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from rlexp.programs.program import Program
 from rlexp.programs.record import NotRecordable, record
@@ -22,9 +20,11 @@ class Programs:
     computes what one that was never stopped does.
 
     while_recording: makes what a function shall be called in when it is recorded.
+    wanted: else every function is called as it is.
     """
 
-    def __init__(self, while_recording: Callable[[], AbstractContextManager[Any]]) -> None:
+    def __init__(self, while_recording: Callable[[], AbstractContextManager[Any]], *, wanted: bool) -> None:
+        self._wanted = wanted
         self._while_recording = while_recording
         self._made: dict[Any, Program | None] = {}
         self._owners: dict[int, Any] = {}  # of methods; while they live nobody else has their id
@@ -39,18 +39,22 @@ class Programs:
     ) -> Any:
         """`function(*batch)`, which is made of `source` and of what `purpose` tells apart.
 
-        into: memory for the first outputs, which are None in what is returned where it was used.
+        into: memory for the tensors in the first of the two things that it returns; where it was used, that is None.
         """
-        name = self._name(source)
-        leaves, structure = tree_flatten(tuple(batch))
-        tensors = [x for x in leaves if isinstance(x, Tensor)]
+        name = self._name(source) if self._wanted else None
         if name is None:
             return function(*batch)
-        key = (purpose, name, *((x.shape, x.dtype) if isinstance(x, Tensor) else x for x in leaves))
-        if key not in self._made:
-            self._made[key] = self._program(function, tensors, leaves, structure, into)
-        program = self._made[key]
-        return function(*batch) if program is None else program(tensors)
+        leaves: list[Any] = []
+        _flatten(batch, leaves)
+        key = (purpose, name, *[(x.shape, x.dtype) if isinstance(x, Tensor) else x for x in leaves])
+        try:
+            program = self._made[key]
+        except KeyError:
+            program = self._made[key] = self._program(function, batch, leaves, into)
+        if program is None:
+            return function(*batch)
+        returned = program(*[x.numpy() for x in leaves if isinstance(x, Tensor)])
+        return (None, returned) if into else returned
 
     def _name(self, source: Callable[..., Any]) -> Any:
         """What is the same function whenever it is called: a method of a frozen dataclass, or a module's function."""
@@ -64,21 +68,35 @@ class Programs:
         return None
 
     def _program(
-        self,
-        function: Callable[..., Any],
-        tensors: Sequence[Tensor],
-        leaves: Sequence[Any],
-        structure: Any,
-        into: Sequence[np.ndarray],
+        self, function: Callable[..., Any], batch: Sequence[Any], leaves: Sequence[Any], into: Sequence[np.ndarray]
     ) -> Program | None:
-        def of_tensors(*given: Tensor) -> Any:
-            following = iter(given)
-            return function(
-                *tree_unflatten([next(following) if isinstance(x, Tensor) else x for x in leaves], structure)
-            )
+        def of_tensors(*tensors: Tensor) -> Any:
+            following = iter(tensors)
+            return function(*_filled(batch, following))
 
         try:
             with self._while_recording():
-                return Program(record(of_tensors, tensors), into)
+                return Program(record(of_tensors, [x for x in leaves if isinstance(x, Tensor)]), into=into)
         except NotRecordable:
             return None
+
+
+def _flatten(batch: Sequence[Any], leaves: list[Any]) -> None:
+    """Append what tuples hold, tuples in tuples, too."""
+    for x in batch:
+        if isinstance(x, tuple):
+            _flatten(x, leaves)
+        else:
+            leaves.append(x)
+
+
+def _filled(batch: Sequence[Any], tensors: Iterator[Tensor]) -> list[Any]:
+    """The same with other tensors, in order."""
+    filled: list[Any] = []
+    for x in batch:
+        if isinstance(x, tuple):
+            parts = _filled(x, tensors)
+            filled.append(type(x)(*parts) if hasattr(x, "_fields") else tuple(parts))
+        else:
+            filled.append(next(tensors) if isinstance(x, Tensor) else x)
+    return filled

@@ -53,15 +53,16 @@ def record(function: Callable[..., Any], inputs: Sequence[Tensor]) -> Recording:
     It must be a function of its inputs: what else it reads is taken as constant, but for memory that is changed in
     place, such as parameters.  Raises NotRecordable.
     """
-    copies = [x.detach().clone(memory_format=torch.contiguous_format) for x in inputs]
-    with _Recorder() as recorder:
-        outputs, structure = tree_flatten(function(*copies))
+    with torch.inference_mode(False):
+        copies = [x.detach().clone(memory_format=torch.contiguous_format) for x in inputs]
+        with _Recorder() as recorder:
+            outputs, structure = tree_flatten(function(*copies))
     return Recording(copies, recorder.operations, outputs, structure)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
 
     @classmethod
@@ -73,7 +74,7 @@ class _Recorder(TorchDispatchMode):
         self, operator: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: Any = None
     ) -> Any:
         keywords = keywords or {}
-        if REFUSED & set(operator.tags):
+        if REFUSED & set(operator.tags) and not _reads_whole_numbers(operator, arguments):
             raise NotRecordable(f"{operator} gives other results each time")
         result = operator(*arguments, **keywords)
         operation = Operation(operator, arguments, keywords, tensors_in(result))
@@ -83,6 +84,13 @@ class _Recorder(TorchDispatchMode):
             raise NotRecordable(f"{operator} is not of plain memory of this process")
         self.operations.append(operation)
         return result
+
+
+def _reads_whole_numbers(operator: Any, arguments: tuple[Any, ...]) -> bool:
+    """Indexing gives a shape that is known, unless it is by a mask."""
+    return operator is torch.ops.aten.index.Tensor and all(
+        index is None or index.dtype not in (torch.bool, torch.uint8) for index in arguments[1]
+    )
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
