@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from rlexp.programs.programs import Programs
 from rlexp.streams import Stream, derive_seed
 from rlexp.types import Experience, Metrics, Noise, Progress
 
+Updates = Literal["torch", "programs", "compiled"]
 Loss = Callable[..., tuple[Tensor, Metrics]]
 Batch = TypeVar("Batch", bound=tuple[Any, ...])
 
@@ -39,8 +40,9 @@ class TrainState:
         seed: of the streams "initialisation" and all that is drawn here; several are stacked, [S].
         device: where the parameters live.
         memory: name to [*S, P], where they shall lie there; None: in memory of their own.
-        programs: record what is computed and do it in NumPy (rlexp.programs), equal up to rounding. It pays where
-            batches have the same shape again and again, on one thread of the CPU.
+        updates: who computes them, equal up to rounding: "torch"; "programs", what was recorded of it, in NumPy on one
+            thread of the CPU (rlexp.programs); or "compiled", torch.compile, whose stacked seeds round in ways of
+            their own.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class TrainState:
         device: torch.device,
         total_env_steps: int,
         memory: Mapping[str, Tensor] | None = None,
-        programs: bool = False,
+        updates: Updates = "torch",
     ) -> None:
         self.progress = Progress(0, 0, total_env_steps)
         self.device = device
@@ -78,7 +80,9 @@ class TrainState:
                 leaf.requires_grad_(False)
         self.trained = {name: Trained(self.flats[name], how) for name, how in optimizations.items()}
         self.nets = SimpleNamespace(**self.modules)
-        self._programs = Programs(self.recording, wanted=programs and device.type == "cpu")
+        self._programs = Programs(self.recording, wanted=updates == "programs")
+        self._compile = updates == "compiled"
+        self._compiled: dict[Any, Callable[..., Any]] = {}  # by the loss
 
     # ------------------------------------------------------------------------------------- all its seeds are in step
 
@@ -126,7 +130,7 @@ class TrainState:
         flats = [self.flats[name] for name in names]
 
         def function(*batch: Any) -> tuple[Sequence[Tensor], Metrics]:
-            value, metrics = self._mapped(loss, batch)
+            value, metrics = self._loss(loss, batch)
             leaves = [leaf for flat in flats for leaf in flat.leaves.values()]
             return torch.autograd.grad(value.sum() if self.stacked else value, leaves), metrics
 
@@ -138,6 +142,19 @@ class TrainState:
                 own, gradients = gradients[: len(flat.leaves)], gradients[len(flat.leaves) :]
                 flat.collect(own)
         return metrics
+
+    def _loss(self, loss: Loss, batch: tuple[Any, ...]) -> tuple[Tensor, Metrics]:
+        """The loss's value, [*S], and metrics."""
+        output: tuple[Tensor, Metrics]
+        if not self._compile:
+            output = self._mapped(loss, batch)
+            return output
+        key = getattr(loss, "__func__", loss)
+        if key not in self._compiled:
+            self._compiled[key] = torch.compile(partial(self._mapped_to, loss))
+        with one_product(self.modules.values()):
+            output = self._compiled[key](*batch)
+        return output
 
     @torch.no_grad()
     def replace(self, name: str, rule: Callable[..., tuple[Mapping[str, Tensor], Metrics]], *batch: Any) -> Metrics:

@@ -1,6 +1,8 @@
 """The only reader of configurations: from a checked one to the parts of a run."""
 
 import functools
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +26,7 @@ from rlexp.experiment.targets import resolve
 from rlexp.functional.distributions import family_of, squashed_family_of
 from rlexp.optimization import Optimization
 from rlexp.seeds import SeedsApart
-from rlexp.state import TrainState
+from rlexp.state import TrainState, Updates
 from rlexp.streams import derive_seed
 from rlexp.types import Algorithm, EnvSpec, Experience, Seeds
 
@@ -80,12 +82,25 @@ def make_learner(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> tu
     device, total_env_steps, seeds = make_device(config), config["total_env_steps"], config["seeds"]
     experience: Any = resolve(config["experience"]["_target_"], "experience", schema.plugins)
     if seeds is None or experience.in_step:
-        # Batches of episodes differ in shape: to record each would cost more than it saves.
-        programs = experience.in_step and config["execution"]["threads"] == 1
         seed = config["seed"] if seeds is None else tuple(seeds)
-        how = {"seed": seed, "device": device, "total_env_steps": total_env_steps, "programs": programs}
-        return algorithm, TrainState(*parts, **how)
+        how = _updates(config["execution"], device, same_shapes=experience.in_step)
+        return algorithm, TrainState(*parts, seed=seed, device=device, total_env_steps=total_env_steps, updates=how)
     return algorithm, SeedsApart(*parts, seeds=seeds, device=device, total_env_steps=total_env_steps)
+
+
+def _updates(execution: Mapping[str, Any], device: torch.device, *, same_shapes: bool) -> Updates:
+    """How updates are computed. Raises ResourceError where torch.compile has no compiler.
+
+    Programs are of one thread, and of batches whose shapes come again: to record each of many costs more than it saves.
+    """
+    if execution["compile"]:
+        if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+            raise ResourceError(
+                "execution.compile=true: torch.compile needs a C++ compiler; install g++ or leave it out"
+            )
+        return "compiled"
+    recorded = execution["programs"] and execution["threads"] == 1 and same_shapes and device.type == "cpu"
+    return "programs" if recorded else "torch"
 
 
 def make_actor(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Actor:

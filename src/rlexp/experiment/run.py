@@ -248,7 +248,7 @@ def _begin_session(sessions: Sessions, config: Mapping[str, Any], parts: Parts, 
     if parts.vector is not None and parts.vector.inexact:
         inexact.append(f"environments {parts.vector.inexact} do not repeat themselves from their seeds and began anew")
     facts = provenance(sys.argv, torch.device(config["device"]))
-    reasons = sessions.begin(parts.state.progress.env_steps, facts, config["execution"]["threads"], inexact)
+    reasons = sessions.begin(parts.state.progress.env_steps, facts, config["execution"], inexact)
     if reasons:
         display.say(f"this run is no longer exact: {'; '.join(reasons)}")
 

@@ -19,7 +19,7 @@ EXACT = ("rlexp", "torch", "numpy", "gymnasium")
 class Sessions:
     """A callback that writes the costs down every `interval` environment steps: a killed session loses little of them.
 
-    A run is exact while each session had the same arithmetic (device, threads, processor, versions) and each
+    A run is exact while each session had the same arithmetic (device, threads, programs, processor, versions) and each
     environment came back as it was. Once it is not, it stays so, and `inexact` says why.
     """
 
@@ -35,12 +35,14 @@ class Sessions:
         self._wall = time.perf_counter()
         self._cpu = time.process_time()
 
-    def begin(self, env_steps: int, provenance: Mapping[str, Any], threads: int, inexact: Sequence[str]) -> list[str]:
+    def begin(
+        self, env_steps: int, provenance: Mapping[str, Any], execution: Mapping[str, Any], inexact: Sequence[str]
+    ) -> list[str]:
         """Note how this session computes; returns why the run is no longer exact, as far as it is new."""
         self._every.resume(env_steps)
         arithmetic = {
             "device": provenance["device"],
-            "threads": threads,
+            **{key: execution[key] for key in ("threads", "programs", "compile")},
             "processor": f"{provenance['machine']['processor']} {provenance['machine']['torch']}",
             **{package: provenance["versions"][package] for package in EXACT},
         }

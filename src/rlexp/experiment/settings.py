@@ -48,6 +48,8 @@ class CheckpointSettings:
 
 @dataclass
 class ExecutionSettings:
+    programs: bool
+    compile: bool
     threads: Count
     vector: Literal["auto", "sync", "async", "numpy"]
     workers: Count | None
