@@ -127,7 +127,7 @@ class PPO:
         columns = (rollout.observation, rollout.action, rollout.log_prob, advantage, value_target)
         return Minibatch(*(x.flatten(0, 1) for x in columns)), metrics
 
-    def loss(self, nets: Any, minibatch: Minibatch, clip_ratio: float) -> tuple[Tensor, Metrics]:
+    def loss(self, nets: Any, minibatch: Minibatch, clip_ratio: float | Tensor) -> tuple[Tensor, Metrics]:
         features = self.encode(nets, minibatch.observation)
         parameters, value = nets.actor(features), nets.critic(features)
         log_ratio = self.policy.log_prob(parameters, minibatch.action) - minibatch.log_prob

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 
 
-def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_ratio: float) -> Tensor:
+def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_ratio: float | Tensor) -> Tensor:
     """PPO's clipped surrogate, to be maximised.
 
         L = min( ρ Â, clip(ρ, 1 − ε, 1 + ε) Â )            ρ = π(a|s) / π_old(a|s)
 
     Args:
-        ratio, advantage: [*B].  clip_ratio: ε.
+        ratio, advantage: [*B].  clip_ratio: ε, one number.
     Returns:
         [*B].
 
