@@ -57,7 +57,7 @@ def run(checked: Checked, display: Display) -> Outcome:
     folders = folders_of(config, directory)
     results: Results
     make_directory(directory)
-    with locked(directory):
+    with locked(directory), watched() as signals:
         if read_status(directory).get("state") == FINISHED:
             return Outcome(directory, read_results(directory), was_finished=True)
         torch.set_num_threads(config["execution"]["threads"])
@@ -67,22 +67,24 @@ def run(checked: Checked, display: Display) -> Outcome:
         mirror = Mirror(list(folders.values()), settings, display.say)
         failures = Failures(list(folders))
         try:
-            with watched() as signals:
-                results = _train_and_evaluate(checked, directory, signals, display, mirror, failures)
+            results = _train_and_evaluate(checked, directory, signals, display, mirror, failures)
+            signals.phase = "settled"
             _finish(directory, folders, results, failures)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            failure = ResourceError(
-                f"{directory}: out of memory ({error}); lower experience.capacity, experience.num_envs or the network"
-            )
-            _record_failure(directory, folders, failure)
-            raise failure from error
         except BaseException as error:
-            _record_failure(directory, folders, error)
-            raise
+            signals.phase = "settled"
+            failure = _as_failure(error, directory, signals)
+            _record_failure(directory, folders, failure)
+            if failure is error:
+                raise
+            raise failure from error
         finally:
             display.close()
             mirror.start()  # where the run failed before its first row: that, too, is to be seen there
-            mirror.wait()
+            with contextlib.suppress(KeyboardInterrupt):
+                signals.phase = "waiting"
+                if not signals.hurried:
+                    mirror.wait()
+            signals.phase = "settled"
     return Outcome(directory, results, was_finished=False)
 
 
@@ -168,7 +170,7 @@ def _train_and_evaluate(
         if stopped is not None:
             how = "the same command without restart=true" if config["restart"] else "the same command"
             raise signals.error(f"saved at env_steps={parts.state.progress.env_steps}; {how} continues")
-        signals.at_once = True
+        signals.saved()
         for index, folder in enumerate(folders.values()):
             weights, progress = parts.actor.weights_of(index), parts.state.progress_of(index)
             save_weights(folder / "weights" / "final", weights, progress)
@@ -272,6 +274,17 @@ def _finish(directory: Path, folders: Mapping[int, Path], results: Results, fail
 def _record(directory: Path, folders: Mapping[int, Path], status: Mapping[str, Any]) -> None:
     for folder in dict.fromkeys([directory, *folders.values()]):
         write_json(folder / "status.json", status)
+
+
+def _as_failure(error: BaseException, directory: Path, signals: Signals) -> BaseException:
+    """What a person must know of it, where it is no bug."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return ResourceError(
+            f"{directory}: out of memory ({error}); lower experience.capacity, experience.num_envs or the network"
+        )
+    if isinstance(error, KeyboardInterrupt) and signals.received is not None:
+        return signals.error("the last checkpoint stands; the same command continues")
+    return error
 
 
 def _record_failure(directory: Path, folders: Mapping[int, Path], error: BaseException) -> None:
