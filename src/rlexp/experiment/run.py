@@ -91,7 +91,7 @@ def run(checked: Checked, display: Display) -> Outcome:
 def choose_directory(config: Mapping[str, Any]) -> Path:
     """The newest run of this experiment and seed, or a new folder where there is none or `restart` asks for one."""
     existing = run_directories(config)
-    return existing[-1] if existing and not config["restart"] else next_run_directory(config)
+    return existing[-1] if existing and not config["restart"] else next_run_directory(config, existing)
 
 
 def name_of_job(checked: Checked) -> str:
