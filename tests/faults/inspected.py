@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 
-def _status(pid: int) -> dict[str, str]:
+def status_of(pid: int) -> dict[str, str]:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -18,24 +18,24 @@ def _has(mask: str, number: int) -> bool:
 
 def handles(pid: int, number: int = signal.SIGTERM) -> bool:
     """Whether a process has a handler of its own for a signal."""
-    return _has(_status(pid).get("SigCgt", ""), number)
+    return _has(status_of(pid).get("SigCgt", ""), number)
 
 
 def ignores(pid: int, number: int = signal.SIGTERM) -> bool:
-    return _has(_status(pid).get("SigIgn", ""), number)
+    return _has(status_of(pid).get("SigIgn", ""), number)
 
 
 def threads(pid: int) -> int:
-    return int(_status(pid).get("Threads", "0"))
+    return int(status_of(pid).get("Threads", "0"))
 
 
 def parent_of(pid: int) -> int:
-    return int(_status(pid).get("PPid", "0"))
+    return int(status_of(pid).get("PPid", "0"))
 
 
 def lives(pid: int) -> bool:
     """One that has died and is yet to be reaped does not."""
-    return _status(pid).get("State", "Z")[0] not in "ZX"
+    return status_of(pid).get("State", "Z")[0] not in "ZX"
 
 
 def command_of(pid: int) -> str:

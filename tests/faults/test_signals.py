@@ -25,7 +25,8 @@ from tests.faults.lab import SMALL, Launched, rows_below, run_below, wait_until
 NOT_INJECTED = {
     "F7": "a grace period is the scheduler's and unknown to a run, so none is compared with what a save takes",
 }
-SHORT = [*SMALL, "total_env_steps=4000", "logger.interval=200", "checkpoint.interval=1000", "evaluation.interval=2000"]
+SHORT = [*SMALL, "algorithm.num_epochs=1", "algorithm.num_minibatches=1", "total_env_steps=4000"]
+SHORT += ["logger.interval=200", "checkpoint.interval=1000", "evaluation.interval=2000"]
 
 
 def rows_of(outputs: Path) -> list[dict[str, Any]]:
