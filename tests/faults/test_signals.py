@@ -58,7 +58,7 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_f06_preempted_at_random_moments_until_done_equals_the_undisturbed_run(
+def test_f6_preempted_at_random_moments_until_done_equals_the_undisturbed_run(
     number: signal.Signals, undisturbed: Path, scontrol: Path, tmp_path: Path
 ) -> None:
     """A job under SLURM is sent SIGCONT and SIGTERM (or SIGUSR1) at random moments: it saves, exits 75, and ends equal.
@@ -112,7 +112,7 @@ def kill_self_at(operation: str, pattern: str, nth: int = 1) -> Callable[[], Non
         ("rename", r"checkpoints/0"),
     ],
 )
-def test_f07_a_signal_inside_a_save_is_served_after_it(operation: str, pattern: str, tmp_path: Path) -> None:
+def test_f7_a_signal_inside_a_save_is_served_after_it(operation: str, pattern: str, tmp_path: Path) -> None:
     """SIGTERM in the middle of a checkpoint: the save is completed, nothing half is left, exit 75."""
     outputs = tmp_path / "outputs"
     prepare = kill_self_at(operation, pattern)
@@ -122,7 +122,7 @@ def test_f07_a_signal_inside_a_save_is_served_after_it(operation: str, pattern: 
     assert [int(path.name) for path in checkpoints(outputs)] == [320]
 
 
-def test_f07_a_signal_inside_the_last_save_stops_before_the_evaluation(tmp_path: Path) -> None:
+def test_f7_a_signal_inside_the_last_save_stops_before_the_evaluation(tmp_path: Path) -> None:
     """SIGTERM while the last checkpoint is saved: exit 75 at once, not after the evaluation of 200 episodes."""
     outputs = tmp_path / "outputs"
     prepare = kill_self_at("write", r"checkpoints/.*manifest\.json", 3)
@@ -164,7 +164,7 @@ def evaluates(episodes: int) -> Callable[..., bool]:
     ],
     ids=["evaluation", "reset", "step"],
 )
-def test_f07_a_signal_inside_an_evaluation_a_reset_or_a_step(prepare: Callable[[], None], tmp_path: Path) -> None:
+def test_f7_a_signal_inside_an_evaluation_a_reset_or_a_step(prepare: Callable[[], None], tmp_path: Path) -> None:
     """SIGTERM in a short evaluation, or while an environment resets or steps: the turn is completed, saved, exit 75."""
     outputs = tmp_path / "outputs"
     line = [*SMALL, "execution.vector=sync", f"outputs={outputs}"]
@@ -174,7 +174,7 @@ def test_f07_a_signal_inside_an_evaluation_a_reset_or_a_step(prepare: Callable[[
     assert Forked(tmp_path / "said", *line).wait() == 0
 
 
-def test_f07_a_signal_inside_the_last_evaluation_stops_it(tmp_path: Path) -> None:
+def test_f7_a_signal_inside_the_last_evaluation_stops_it(tmp_path: Path) -> None:
     """SIGTERM in the long evaluation at the end, when all is saved: exit 75 at once; the same command measures."""
     outputs = tmp_path / "outputs"
     run = Forked(tmp_path / "said", *SMALL, f"outputs={outputs}", prepare=signalled(Evaluator, "_run", evaluates(3)))
@@ -185,7 +185,7 @@ def test_f07_a_signal_inside_the_last_evaluation_stops_it(tmp_path: Path) -> Non
     assert [row["kind"] for row in rows_of(outputs)][-1] == "final"
 
 
-def test_f07_a_signal_before_the_run_begins(tmp_path: Path) -> None:
+def test_f7_a_signal_before_the_run_begins(tmp_path: Path) -> None:
     """SIGTERM while torch is imported: exit 75 and one line, nothing is made; it can be started again."""
     run = Launched(tmp_path / "said", *SMALL, f"outputs={tmp_path / 'outputs'}")
     wait_until(lambda: "libtorch" in Path(f"/proc/{run.pid}/maps").read_text(), what="torch")
@@ -199,7 +199,7 @@ def mirrors_of(pid: int) -> list[int]:
     return [child for child in children_of(pid) if "wandb_process" in command_of(child)]
 
 
-def test_f07_a_signal_while_wandb_starts(tmp_path: Path) -> None:
+def test_f7_a_signal_while_wandb_starts(tmp_path: Path) -> None:
     """SIGTERM to every process of a job while W&B starts: the run saves, and its mirror ends by itself, complete."""
     outputs = tmp_path / "outputs"
     line = [*ENDLESS, "logger=wandb", "logger.wandb.mode=offline", f"outputs={outputs}"]
@@ -222,7 +222,7 @@ def test_f07_a_signal_while_wandb_starts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("from_the_start", [True, False])
-def test_f08_a_storm_of_signals_is_one_save_and_one_exit_code(from_the_start: bool, tmp_path: Path) -> None:
+def test_f8_a_storm_of_signals_is_one_save_and_one_exit_code(from_the_start: bool, tmp_path: Path) -> None:
     """SIGUSR1 and SIGTERM again and again until the process is gone: one save at most, one line, exit 75 once."""
     outputs = tmp_path / "outputs"
     run = Launched(tmp_path / "said", *ENDLESS, f"outputs={outputs}")

@@ -34,7 +34,7 @@ def gone(pids: list[int]) -> bool:
 
 
 @pytest.mark.parametrize("vector", [ALONE, WORKERS], ids=["alone", "workers"])
-def test_f09_one_ctrl_c_saves(vector: list[str], tmp_path: Path) -> None:
+def test_f9_one_ctrl_c_saves(vector: list[str], tmp_path: Path) -> None:
     """Ctrl-C in a terminal, which reaches workers, too: saved, exit 130, one line, no process is left."""
     outputs = tmp_path / "outputs"
     run = Launched(tmp_path / "said", *ENDLESS, *vector, f"outputs={outputs}")
@@ -79,7 +79,7 @@ def hang(user: Path, place: str, how: str) -> int:
     ],
     ids=["alone", "workers", "hangs", "a worker hangs", "wandb"],
 )
-def test_f09_a_second_ctrl_c_stops_at_once(vector: list[str], how: str | None, begin: Begin, tmp_path: Path) -> None:
+def test_f9_a_second_ctrl_c_stops_at_once(vector: list[str], how: str | None, begin: Begin, tmp_path: Path) -> None:
     """Ctrl-C twice, 50 ms apart, also where an environment hangs or W&B is slow: gone in 2 s, exit 130, one line."""
     run = begin(*vector)
     if how is not None:
