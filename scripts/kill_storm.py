@@ -2,6 +2,7 @@
 
     python scripts/kill_storm.py                  # 50 kills of each case, one at every sweep of value iteration
     python scripts/kill_storm.py --kills 100 ppo
+    python scripts/kill_storm.py --total 300 --record docs/results/kill_storm.json    # shared by the six algorithms
 
 Each life of a run is a forked process that goes on from what the one before left. It dies by SIGKILL, at random: half
 of the lives at the n-th operation of the module that writes (so also inside a save), half at a random moment. In the
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from rlexp.experiment.check import Checked, check
 from rlexp.experiment.compose import compose_jobs
 from rlexp.experiment.display import Display
 from rlexp.experiment.members import folders_of
+from rlexp.experiment.provenance import provenance
 from rlexp.experiment.run import choose_directory, run
 
 SHORT = [
@@ -66,6 +69,8 @@ CASES["dqn_stacked"] = [*CASES["dqn"], "seeds=[0,1,2]"]
 CASES["reinforce_stacked"] = [*CASES["reinforce"], "seeds=[0,1,2]", "optimizer.learning_rate=" + FALLING]
 CASES["reinforce_numpy"] = [*CASES["reinforce"], "execution.vector=numpy"]
 CASES["value_iteration"] += ["logger.interval=1"]
+ALGORITHMS = ("ppo", "a2c", "reinforce", "dqn", "sac", "value_iteration")
+"""One case of each, which share a total."""
 
 Hook = Callable[[str, Path], None]
 
@@ -165,71 +170,126 @@ def die_at(n: int, operation: str | None = None, file: str = "") -> Hook:
     return hook
 
 
-def storm(name: str, kills: int, seed: int, folder: Path) -> tuple[int, str | None]:
-    """Lives of one case until `kills` were killed and a run is complete. Returns kills and the first difference."""
+@dataclass
+class Tally:
+    """What a case came to. Rows are told by their numbers; `difference` is the first one of any bit."""
+
+    kills: int = 0
+    kills_in_storage: int = 0
+    runs: int = 0
+    rows: int = 0
+    rows_lost: int = 0
+    rows_doubled: int = 0
+    differing_runs: int = 0
+    difference: str | None = None
+
+    def compare(self, overrides: Sequence[str], undisturbed: Path, killed: Path) -> bool:
+        """Count a run that was killed and is complete now; returns whether it equals the undisturbed one."""
+        self.runs += 1
+        for path in sorted(undisturbed.rglob("rows.jsonl")):
+            expected, found = (_numbers(at) for at in (path, killed / path.relative_to(undisturbed)))
+            self.rows += len(expected)
+            self.rows_lost += len(set(expected) - set(found))
+            self.rows_doubled += len(found) - len(set(found))
+        found_difference = difference(remains(overrides, undisturbed), remains(overrides, killed))
+        self.differing_runs += found_difference is not None
+        self.difference = self.difference or found_difference
+        return found_difference is None
+
+
+def _numbers(path: Path) -> list[int]:
+    """Of all good rows in a file, also of those after a damaged one."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return [row["seq"] for line in lines if (row := storage.parse_row(line)) is not None]
+
+
+def storm(name: str, kills: int, seed: int, folder: Path) -> Tally:
+    """Lives of one case until `kills` were killed and a run is complete; ends at the first difference."""
     overrides = [*SHORT, *CASES[name]]
     began = time.monotonic()
     assert live(overrides, folder / "undisturbed") == 0
     duration = time.monotonic() - began
-    expected = remains(overrides, folder / "undisturbed")
-    chance = random.Random(seed)
-    killed, attempt = 0, 0
-    while killed < kills:
-        outputs = folder / f"killed{attempt}"
-        attempt += 1
+    chance = random.Random(f"{name} {seed}")
+    tally = Tally()
+    while tally.kills < kills:
+        outputs = folder / f"killed{tally.runs}"
         while True:
             by_operation = chance.random() < 0.5
-            hook = die_at(chance.randint(1, 60)) if by_operation and killed < kills else None
-            patience = chance.uniform(0, duration * 0.6) if not by_operation and killed < kills else None
+            hook = die_at(chance.randint(1, 60)) if by_operation and tally.kills < kills else None
+            patience = chance.uniform(0, duration * 0.6) if not by_operation and tally.kills < kills else None
             status = live(overrides, outputs, hook, patience)
             if status == 0:
                 break
             if status != -signal.SIGKILL:
-                return killed, f"a life ended with status {status} instead of a kill"
-            killed += 1
-        found = difference(expected, remains(overrides, outputs))
-        if found:
-            return killed, found
-        sys.stdout.write(f"{name}: {killed} kills, run {attempt} equal\n")
+                tally.difference = f"a life ended with status {status} instead of a kill"
+                return tally
+            tally.kills += 1
+            tally.kills_in_storage += by_operation
+        if not tally.compare(overrides, folder / "undisturbed", outputs):
+            return tally
+        sys.stdout.write(f"{name}: {tally.kills} kills, run {tally.runs} equal\n")
         sys.stdout.flush()
-    return killed, None
+    return tally
 
 
-def every_sweep(folder: Path) -> tuple[int, str | None]:
+def every_sweep(folder: Path) -> Tally:
     """Value iteration, killed once at each of its rows: a row is a sweep."""
     overrides = [*SHORT, *CASES["value_iteration"]]
     assert live(overrides, folder / "undisturbed") == 0
-    expected = remains(overrides, folder / "undisturbed")
-    sweeps = sum(row["kind"] == "train" for row in expected["s0"]["rows"])
-    for n in range(1, sweeps + 1):
+    rows = remains(overrides, folder / "undisturbed")["s0"]["rows"]
+    tally = Tally()
+    for n in range(1, sum(row["kind"] == "train" for row in rows) + 1):
         outputs = folder / f"sweep{n}"
         status = live(overrides, outputs, die_at(n, "fsync", "rows.jsonl"))
-        if status != -signal.SIGKILL:
-            return n, f"the life at sweep {n} ended with status {status}"
-        if live(overrides, outputs) != 0:
-            return n, f"the run killed at sweep {n} did not finish"
-        found = difference(expected, remains(overrides, outputs))
-        if found:
-            return n, found
-    return sweeps, None
+        tally.kills += status == -signal.SIGKILL
+        tally.kills_in_storage += status == -signal.SIGKILL
+        if status != -signal.SIGKILL or live(overrides, outputs) != 0:
+            tally.difference = f"the life at sweep {n} ended with status {status}, or the one after it did not finish"
+        elif tally.compare(overrides, folder / "undisturbed", outputs):
+            continue
+        return tally
+    return tally
+
+
+COUNTS = ("kills", "kills_in_storage", "runs", "rows", "rows_lost", "rows_doubled", "differing_runs")
+
+
+def record(tallies: dict[str, Tally]) -> dict[str, Any]:
+    """Plain values: the sums, each case, and what it was measured with."""
+    facts = provenance(["python", "scripts/kill_storm.py", *sys.argv[1:]], torch.device("cpu"))
+    return {
+        **{count: sum(getattr(tally, count) for tally in tallies.values()) for count in COUNTS},
+        "cases": {name: dataclasses.asdict(tally) for name, tally in tallies.items()},
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        **facts,
+    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", choices=[[], *CASES], default=[])
-    parser.add_argument("--kills", type=int, default=50, help="kills of each case (50)")
+    many = parser.add_mutually_exclusive_group()
+    many.add_argument("--kills", type=int, default=50, help="kills of each case (50)")
+    many.add_argument("--total", type=int, help="kills shared evenly by the cases, by default one of each algorithm")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", type=Path, help="a JSON file for the counts, machine and versions")
     options = parser.parse_args()
-    bad = 0
-    for name in options.cases or CASES:
+    cases = options.cases or (CASES if options.total is None else ALGORITHMS)
+    tallies: dict[str, Tally] = {}
+    for number, name in enumerate(cases):
+        kills = options.kills
+        if options.total is not None:
+            kills = options.total // len(cases) + (number < options.total % len(cases))
         with tempfile.TemporaryDirectory() as folder:
-            if name == "value_iteration":
-                kills, found = every_sweep(Path(folder))
-            else:
-                kills, found = storm(name, options.kills, options.seed, Path(folder))
-        sys.stdout.write(f"{name}: {kills} kills, {'all equal to the undisturbed run' if found is None else found}\n")
-        bad += found is not None
-    return 1 if bad else 0
+            whole = name == "value_iteration" and options.total is None
+            tally = every_sweep(Path(folder)) if whole else storm(name, kills, options.seed, Path(folder))
+        verdict = tally.difference or "all equal to the undisturbed run"
+        sys.stdout.write(f"{name}: {tally.kills} kills, {verdict}\n")
+        tallies[name] = tally
+    if options.record is not None:
+        storage.make_directory(options.record.parent)
+        storage.write_json(options.record, record(tallies))
+    return 1 if any(tally.difference for tally in tallies.values()) else 0
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -273,11 +272,13 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path) -> None:
     assert (tmp_path / "elsewhere").read_text() == "keep"
 
 
-def test_files_of_a_killed_writer_are_removed_once_they_are_old(tmp_path) -> None:
+def test_files_of_a_killed_writer_are_removed_and_one_at_work_is_left_alone(tmp_path) -> None:
     storage.write_json(tmp_path / "kept.json", {})
-    for name, age in {"old": 90, "young": 5}.items():
-        file = tmp_path / f"{storage.WRITING}{name}"
-        file.write_text("half")
-        os.utime(file, (time.time() - age,) * 2)
+    assert in_child(lambda: kill_at(2), lambda: storage.write_json(tmp_path / "other.json", {})) == 9
+    (left,) = tmp_path.glob(f"{storage.WRITING}*")
+    with storage.written_aside(tmp_path / "mine.json") as file:
+        file.write(b"{}")
+        storage.reap_unfinished(tmp_path)
+        assert not left.exists()
     storage.reap_unfinished(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{storage.WRITING}young", "kept.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.json", "mine.json"]

@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # checkpoints alone need torch: who reads rows or small files
 FORMAT = 1
 ASIDE = ".replaced-"
 WRITING = ".writing-"
-ABANDONED = 60.0  # seconds after which a file being written belongs to nobody: another process may be at it
 
 before_operation: Callable[[str, Path], None] | None = None
 """Called before each write, fsync, rename and removal; tests set it to kill or fail at the n-th."""
@@ -84,20 +83,30 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
     OSError in the block becomes a StorageError.
     """
     with _as_storage_error(path):
-        descriptor, temporary = tempfile.mkstemp(prefix=f"{WRITING}{path.name}.", dir=path.parent)
-        os.close(descriptor)
+        file, temporary = _begin_aside(path)
         try:
-            os.chmod(temporary, 0o640)
-            with open(temporary, "wb") as file:
+            with file:
                 yield file
                 file.flush()
                 _operation("fsync", path)
                 os.fsync(file.fileno())
-            _operation("rename", path)
-            os.replace(temporary, path)
+                _operation("rename", path)
+                os.replace(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)
         _sync_directory(path.parent)
+
+
+def _begin_aside(path: Path) -> tuple[IO[bytes], str]:
+    """A new file beside `path`, locked while it is open: `reap_unfinished` of another process leaves it alone."""
+    while True:
+        descriptor, temporary = tempfile.mkstemp(prefix=f"{WRITING}{path.name}.", dir=path.parent)
+        file = open(descriptor, "wb")  # noqa: SIM115
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            os.chmod(temporary, 0o640)
+            return file, temporary
+        file.close()  # it was taken for a leftover before it was locked
 
 
 def open_log(path: Path) -> int:
@@ -313,8 +322,7 @@ def tree_digest(directory: Path) -> str:
 def reap_unfinished(directory: Path) -> None:
     """Remove what a killed write or save left behind, and put back what it had set aside."""
     for leftover in directory.glob(f"{WRITING}*"):
-        if time.time() - leftover.stat().st_mtime > ABANDONED:
-            remove(leftover)
+        _remove_unless_written(leftover)
     for leftover in directory.glob(".saving-*"):
         remove(leftover)
     for old in directory.glob(f"{ASIDE}*"):
@@ -324,6 +332,19 @@ def reap_unfinished(directory: Path) -> None:
         else:
             with _as_storage_error(replaced):
                 _rename(old, replaced)
+
+
+def _remove_unless_written(file: Path) -> None:
+    """The kernel drops a writer's lock when it ends, however it ends; no clock is asked."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:  # it has got its name
+        return
+    try:
+        if _locks(descriptor, fcntl.LOCK_EX, 0.0):
+            remove(file)
+    finally:
+        os.close(descriptor)
 
 
 def _set_aside(directory: Path) -> Path:

@@ -13,6 +13,7 @@ from rlexp.cli.main import command
 from rlexp.experiment.display import Display
 from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.run import run
+from rlexp.experiment.signals import leave_until_a_run_begins
 from rlexp.storage import read_rows
 
 TINY = [
@@ -27,6 +28,9 @@ TINY = [
     "evaluation.num_envs=2",
 ]
 """The first overrides of a run that takes less than a second."""
+
+LONGEST = 240
+"""Seconds after which a run in a process of its own is ended, whatever became of the test that began it."""
 
 
 def run_in(outputs: Path, *overrides: str) -> Path:
@@ -78,7 +82,8 @@ def _as_the_command(said: Path, overrides: tuple[str, ...], prepare: Callable[[]
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with open(descriptor, "w", buffering=1) as sys.stderr, open(os.devnull, "w") as sys.stdout:
         os.dup2(descriptor, 2)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.alarm(LONGEST)
+        leave_until_a_run_begins()
         if prepare is not None:
             prepare()
         return guarded(lambda: command(overrides))

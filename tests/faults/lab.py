@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rlexp.storage import read_rows
-from tests.experiment.support import TINY
+from tests.experiment.support import LONGEST, TINY
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["algorithm=ppo", "experience.num_envs=2", "experience.rollout_length=20", *TINY]
@@ -35,6 +35,7 @@ class Launched:
     ) -> None:
         def begin() -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
+            signal.alarm(LONGEST)  # whatever becomes of the test
             if prepare is not None:
                 prepare()
 

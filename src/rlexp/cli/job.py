@@ -11,10 +11,12 @@ import sys
 import threading
 
 from rlexp.cli.common import guarded, lasting_imports
+from rlexp.experiment.signals import leave_until_a_run_begins
 
 
 def main() -> None:
     """The process; its exit code is that of the run."""
+    leave_until_a_run_begins()
     threading.Thread(target=_stop_with_the_sweep, name="watch", daemon=True).start()
     name, *overrides = sys.argv[1:]
     sys.argv = ["rlexp", *overrides]  # what run.json says of how the run was made

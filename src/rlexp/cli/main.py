@@ -9,10 +9,12 @@ from typing import Any
 from rlexp.cli.common import Parser, guarded, lasting_imports
 from rlexp.cli.help import HELP
 from rlexp.errors import ConfigError
+from rlexp.experiment.signals import leave_until_a_run_begins
 
 
 def main() -> None:
     """The console script."""
+    leave_until_a_run_begins()
     sys.exit(guarded(lambda: command(sys.argv[1:])))
 
 

@@ -81,8 +81,8 @@ def _run_here(planned: Planned, job: Checked, account: Account) -> None:
     try:
         run_one(job)
     except Interrupted as error:  # it may have come when all but W&B was done
-        finished = standing_of(planned.folder).state == FINISHED
-        account.end(planned, FINISHED if finished else INTERRUPTED, error.code, str(error))
+        state = standing_of(planned.folder).state
+        account.end(planned, state if state in (FINISHED, FAILED) else INTERRUPTED, error.code, str(error))
         raise
     except RlexpError as error:
         report(error)

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rlexp.envs.processes import ONE_THREAD
 from rlexp.experiment.signals import handled
 from rlexp.storage import open_log
 
 POLL = 0.05  # seconds between looks at the processes
 PATIENT_SIGNALS = 2  # a first lets every process save, a second hurries it, a third kills
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 def run_side_by_side(

@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -20,11 +21,12 @@ import gymnasium
 import numpy as np
 
 from rlexp.envs import worker
+from rlexp.envs.processes import one_thread_each
 from rlexp.envs.vector import Episode, EpisodeSeed, NotFinite, Step, drained
 from rlexp.errors import EnvironmentFailure, NonFiniteError
 from rlexp.types import EnvSpec
 
-GRACE = 2.0  # seconds for workers to close their environments
+GRACE = 1.0  # seconds for workers to close their environments; a second Ctrl-C waits for it
 ERRORS = {error.code: error for error in (EnvironmentFailure, NonFiniteError)}
 
 
@@ -66,6 +68,8 @@ class AsyncVector:
         self._deadline = deadline
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([worker.__name__])
+        with one_thread_each():  # it forks, and a process of several threads should not; workers are many already
+            forkserver.ensure_running()
         buffer = context.RawArray("b", worker.Memory.size(spec, num_envs))  # its file has no name: nothing is left over
         self._memory = worker.Memory.over(buffer, spec, num_envs)
         self.observation, self.time, self._step = self._memory.arrays

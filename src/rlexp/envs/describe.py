@@ -1,6 +1,7 @@
 """`python -m rlexp.envs.describe '{"id": ..., "kwargs": {...}, "plugins": [...]}'`: a JSON line about one environment.
 
-A process of its own, so that an environment that hangs or crashes while it is made takes nothing with it.
+A process of its own, so that an environment that hangs or crashes while it is made takes nothing with it. Its standard
+input is a pipe that the caller holds open: when that ends, so does this process.
 """
 
 import importlib
@@ -9,9 +10,11 @@ import sys
 from typing import Any
 
 from rlexp.envs.make import describe
+from rlexp.envs.processes import end_with_the_writer_of
 
 
 def main() -> int:
+    end_with_the_writer_of(sys.stdin.fileno())
     request = json.loads(sys.argv[1])
     answer: dict[str, Any]
     try:

@@ -5,18 +5,16 @@ writes its rows there and answers DONE, or MORE followed by a value, or FAILED f
 """
 
 import contextlib
-import fcntl
 import multiprocessing
-import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 
+from rlexp.envs.processes import end_with_the_writer_of
 from rlexp.envs.vector import Arrays, Step, SyncVector
 from rlexp.errors import EnvironmentFailure, RlexpError
 from rlexp.types import EnvSpec
@@ -130,17 +128,9 @@ def _told(connection: Connection) -> Iterator[None]:
 
 
 def live_as_long_as_the_parent() -> None:
-    """End with the parent, also inside an environment's C code; signals of a terminal or a scheduler are the parent's.
-
-    The kernel sends SIGIO, whose default is to end the process, when the last writer of the pipe from the parent is
-    gone. A thread that watches could not run while C code holds the interpreter.
-    """
+    """End with the parent, also inside C code; signals of a terminal or a scheduler are the parent's."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
-    fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, fcntl.fcntl(parent.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    if wait([parent.sentinel], 0):  # it died before the kernel was asked
-        sys.exit(1)
+    end_with_the_writer_of(parent.sentinel)

@@ -58,8 +58,8 @@ def run_directories(config: Mapping[str, Any]) -> list[Path]:
     return [numbered[number] for number in sorted(numbered)]
 
 
-def next_run_directory(config: Mapping[str, Any]) -> Path:
-    existing = run_directories(config)
+def next_run_directory(config: Mapping[str, Any], existing: Sequence[Path]) -> Path:
+    """existing: `run_directories`, looked at once: between two looks another process may have begun the same run."""
     name = _run_name(config)
     number = 1 + max((int(path.name[len(name) + 1 :] or 1) for path in existing), default=0)
     return experiment_directory(config) / (name if number == 1 else f"{name}-{number}")

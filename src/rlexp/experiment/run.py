@@ -26,12 +26,13 @@ from rlexp.experiment.intervals import EveryAndLast, interval_of
 from rlexp.experiment.loop import train
 from rlexp.experiment.members import Failures, alone, folders_of, places_of, seeds_of
 from rlexp.experiment.provenance import provenance
+from rlexp.experiment.remade import Remade
 from rlexp.experiment.rows import Ledger, Row, Rows
 from rlexp.experiment.sessions import Sessions
 from rlexp.experiment.signals import Signals, watched
 from rlexp.experiment.status import FAILED, FINISHED, INTERRUPTED, RUNNING, read_results, read_status
 from rlexp.experiment.wandb_mirror import Mirror, new_id
-from rlexp.storage import RowLog, locked, make_directory, reap_unfinished, write_atomic, write_json
+from rlexp.storage import RowLog, locked, make_directory, read_rows, reap_unfinished, write_atomic, write_json
 from rlexp.types import Callback, Progress
 
 Results = Mapping[int, Mapping[str, Any]]
@@ -57,7 +58,7 @@ def run(checked: Checked, display: Display) -> Outcome:
     folders = folders_of(config, directory)
     results: Results
     make_directory(directory)
-    with locked(directory):
+    with locked(directory), watched() as signals:
         if read_status(directory).get("state") == FINISHED:
             return Outcome(directory, read_results(directory), was_finished=True)
         torch.set_num_threads(config["execution"]["threads"])
@@ -67,29 +68,31 @@ def run(checked: Checked, display: Display) -> Outcome:
         mirror = Mirror(list(folders.values()), settings, display.say)
         failures = Failures(list(folders))
         try:
-            with watched() as signals:
-                results = _train_and_evaluate(checked, directory, signals, display, mirror, failures)
+            results = _train_and_evaluate(checked, directory, signals, display, mirror, failures)
+            signals.phase = "settled"
             _finish(directory, folders, results, failures)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            failure = ResourceError(
-                f"{directory}: out of memory ({error}); lower experience.capacity, experience.num_envs or the network"
-            )
-            _record_failure(directory, folders, failure)
-            raise failure from error
         except BaseException as error:
-            _record_failure(directory, folders, error)
-            raise
+            signals.phase = "settled"
+            failure = _as_failure(error, directory, signals)
+            _record_failure(directory, folders, failure)
+            if failure is error:
+                raise
+            raise failure from error
         finally:
             display.close()
             mirror.start()  # where the run failed before its first row: that, too, is to be seen there
-            mirror.wait()
+            with contextlib.suppress(KeyboardInterrupt):
+                signals.phase = "waiting"
+                if not signals.hurried:
+                    mirror.wait()
+            signals.phase = "settled"
     return Outcome(directory, results, was_finished=False)
 
 
 def choose_directory(config: Mapping[str, Any]) -> Path:
     """The newest run of this experiment and seed, or a new folder where there is none or `restart` asks for one."""
     existing = run_directories(config)
-    return existing[-1] if existing and not config["restart"] else next_run_directory(config)
+    return existing[-1] if existing and not config["restart"] else next_run_directory(config, existing)
 
 
 def name_of_job(checked: Checked) -> str:
@@ -147,19 +150,21 @@ def _train_and_evaluate(
             held.callback(log.close)
         parts = held.enter_context(contextlib.closing(build(config, checked.spec, checked.schema)))
         failures.watch(parts.vector)
+        sessions = Sessions(directory, interval_of(config, "checkpoint"))
+        remade = Remade(functools.partial(_end_exactness, sessions, display))
         listeners: dict[int, list[Callable[[Row], None]]] = {
-            seed: [functools.partial(display.row, seed=seed), mirror.row] for seed in folders
+            seed: [*(functools.partial(told, seed=seed) for told in (display.row, remade.row)), mirror.row]
+            for seed in folders
         }
         rows = _make_rows(checked, parts, logs, listeners, failures)
         evaluation = _make_evaluation(checked, parts, rows, folders)
         checkpointer = _make_checkpointer(config, directory, parts, rows, evaluation, failures)
-        sessions = Sessions(directory, interval_of(config, "checkpoint"))
-        if _load(directory, checkpointer, logs, parts, display):
+        if _load(directory, checkpointer, logs, parts, display, remade):
             rows.resume(parts.state)
             checkpointer.resume(parts.state.progress.env_steps)
             if evaluation is not None:
                 evaluation.resume(parts.state)
-        _begin_session(sessions, config, parts, display)
+        _begin_session(sessions, config, parts, display, remade)
         mirror.start()  # after the cut: from here on rows only come
         evaluations: list[Callback] = [evaluation] if evaluation else []
         stopped = train(parts, [rows, *evaluations, checkpointer, sessions, display, signals])
@@ -168,7 +173,7 @@ def _train_and_evaluate(
         if stopped is not None:
             how = "the same command without restart=true" if config["restart"] else "the same command"
             raise signals.error(f"saved at env_steps={parts.state.progress.env_steps}; {how} continues")
-        signals.at_once = True
+        signals.saved()
         for index, folder in enumerate(folders.values()):
             weights, progress = parts.actor.weights_of(index), parts.state.progress_of(index)
             save_weights(folder / "weights" / "final", weights, progress)
@@ -227,22 +232,33 @@ def _make_checkpointer(
 
 
 def _load(
-    directory: Path, checkpointer: Checkpointer, logs: Mapping[int, RowLog], parts: Parts, display: Display
+    directory: Path,
+    checkpointer: Checkpointer,
+    logs: Mapping[int, RowLog],
+    parts: Parts,
+    display: Display,
+    remade: Remade,
 ) -> bool:
     """Whether there was a checkpoint to go on from."""
+    written = {seed: read_rows(log.path) for seed, log in logs.items()}
     path, damaged = checkpointer.load_newest()
     for line in damaged:
         display.say(f"passed over a damaged checkpoint: {line}")
     if path is None:
         for log in logs.values():
             log.cut(0)
+    for seed, log in logs.items():
+        remade.expect(seed, written[seed][log.next_seq :])
+    if path is None:
         return False
     parts.state.advance(parts.experience)
     display.say(f"continuing {directory} from env_steps={parts.state.progress.env_steps}")
     return True
 
 
-def _begin_session(sessions: Sessions, config: Mapping[str, Any], parts: Parts, display: Display) -> None:
+def _begin_session(
+    sessions: Sessions, config: Mapping[str, Any], parts: Parts, display: Display, remade: Remade
+) -> None:
     """What this session computes with; a person hears why the run is no longer exact."""
     inexact = []
     if parts.vector is not None and parts.vector.inexact:
@@ -251,6 +267,12 @@ def _begin_session(sessions: Sessions, config: Mapping[str, Any], parts: Parts, 
     reasons = sessions.begin(parts.state.progress.env_steps, facts, config["execution"], inexact)
     if reasons:
         display.say(f"this run is no longer exact: {'; '.join(reasons)}")
+        remade.forget()
+
+
+def _end_exactness(sessions: Sessions, display: Display, reason: str) -> None:
+    display.say(f"this run is no longer exact: {reason}")
+    sessions.end_exactness(reason)
 
 
 def _finish(directory: Path, folders: Mapping[int, Path], results: Results, failures: Failures) -> None:
@@ -272,6 +294,17 @@ def _finish(directory: Path, folders: Mapping[int, Path], results: Results, fail
 def _record(directory: Path, folders: Mapping[int, Path], status: Mapping[str, Any]) -> None:
     for folder in dict.fromkeys([directory, *folders.values()]):
         write_json(folder / "status.json", status)
+
+
+def _as_failure(error: BaseException, directory: Path, signals: Signals) -> BaseException:
+    """What a person must know of it, where it is no bug."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return ResourceError(
+            f"{directory}: out of memory ({error}); lower experience.capacity, experience.num_envs or the network"
+        )
+    if isinstance(error, KeyboardInterrupt) and signals.received is not None:
+        return signals.error("the last checkpoint stands; the same command continues")
+    return error
 
 
 def _record_failure(directory: Path, folders: Mapping[int, Path], error: BaseException) -> None:

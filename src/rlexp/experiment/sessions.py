@@ -19,8 +19,9 @@ EXACT = ("rlexp", "torch", "numpy", "gymnasium")
 class Sessions:
     """A callback that writes the costs down every `interval` environment steps: a killed session loses little of them.
 
-    A run is exact while each session had the same arithmetic (device, threads, programs, processor, versions) and each
-    environment came back as it was. Once it is not, it stays so, and `inexact` says why.
+    A run is exact while each session had the same arithmetic (device, threads, programs, processor, versions), each
+    environment came back as it was, and rows that are made again come out as they were. Once it is not, it stays so,
+    and `inexact` says why.
     """
 
     def __init__(self, directory: Path, interval: int) -> None:
@@ -54,6 +55,11 @@ class Sessions:
         self._session = {"from_env_steps": env_steps, "arithmetic": arithmetic, "inexact": reasons}
         self.write()
         return reasons
+
+    def end_exactness(self, reason: str) -> None:
+        """Something that shows only while the run goes on."""
+        self._session["inexact"].append(reason)
+        self.write()
 
     def __call__(self, progress: Progress, updates: Sequence[Sequence[Update]], state: Any) -> str | None:
         if self._every.due(progress.env_steps):

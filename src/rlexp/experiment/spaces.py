@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -34,12 +35,14 @@ def probed_spec(env: Mapping[str, Any], plugins: list[str]) -> EnvSpec:
 
 def _ask(env_id: str, request: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "rlexp.envs.describe", request]
+    ours, held = os.pipe()
     try:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=PROBE_DEADLINE, stdin=subprocess.DEVNULL
-        )
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_DEADLINE, stdin=ours)
     except subprocess.TimeoutExpired:
         raise ConfigError(f"env.id={env_id}: was not made within {PROBE_DEADLINE:g} s; check that it starts") from None
+    finally:
+        os.close(ours)
+        os.close(held)
     lines = answer.stdout.strip().splitlines()
     try:
         parsed: dict[str, Any] = json.loads(lines[-1])
