@@ -21,7 +21,14 @@ from rlexp.experiment.display import Display
 from rlexp.experiment.evaluation import Evaluation, save_weights
 from rlexp.experiment.evaluator import Evaluator
 from rlexp.experiment.extend import adopt_parent
-from rlexp.experiment.identity import config_hash, human_name, name_of_seed, next_run_directory, run_directories
+from rlexp.experiment.identity import (
+    Identity,
+    config_hash,
+    human_name,
+    name_of_seed,
+    next_run_directory,
+    run_directories,
+)
 from rlexp.experiment.intervals import EveryAndLast, interval_of
 from rlexp.experiment.loop import train
 from rlexp.experiment.members import Failures, alone, folders_of, places_of, seeds_of
@@ -56,7 +63,7 @@ def run(checked: Checked, display: Display) -> Outcome:
     directory = choose_directory(config)
     folders = folders_of(config, directory)
     results: Results
-    make_directory(directory)
+    make_directory(directory, within=Path(config["outputs"]))
     with locked(directory):
         if read_status(directory).get("state") == FINISHED:
             return Outcome(directory, read_results(directory), was_finished=True)
@@ -101,7 +108,7 @@ def name_of_job(checked: Checked) -> str:
 def _describe(checked: Checked, directory: Path, folders: Mapping[int, Path]) -> None:
     """config.yaml and run.json, written once: a continued run keeps what it was begun with."""
     config = checked.config
-    make_directory(directory / "checkpoints")
+    make_directory(directory / "checkpoints", within=directory)
     identity = {
         "group": config_hash(config),
         "overrides": list(checked.overrides),
@@ -113,7 +120,7 @@ def _describe(checked: Checked, directory: Path, folders: Mapping[int, Path]) ->
         _write_once(directory, config, {"name": called, "seeds": config["seeds"], **identity})
     for seed, folder in folders.items():
         for name in ("weights", "evaluations"):
-            make_directory(folder / name)
+            make_directory(folder / name, within=directory)
         of_seed = {"name": name_of_seed(called, seed), "seed": seed, "wandb_id": new_id()}
         _write_once(folder, alone(config, seed), {**of_seed, **identity})
 
@@ -152,7 +159,7 @@ def _train_and_evaluate(
         }
         rows = _make_rows(checked, parts, logs, listeners, failures)
         evaluation = _make_evaluation(checked, parts, rows, folders)
-        checkpointer = _make_checkpointer(config, directory, parts, rows, evaluation, failures)
+        checkpointer = _make_checkpointer(config, directory, parts, rows, evaluation, failures, display)
         sessions = Sessions(directory, interval_of(config, "checkpoint"))
         if _load(directory, checkpointer, logs, parts, display):
             rows.resume(parts.state)
@@ -213,8 +220,10 @@ def _make_checkpointer(
     rows: Rows,
     evaluation: Evaluation | None,
     failures: Failures,
+    display: Display,
 ) -> Checkpointer:
     held: dict[str, Stateful] = {
+        "run": Identity(config),
         "state": parts.state,
         "experience": parts.experience,
         "rows": rows,
@@ -222,8 +231,8 @@ def _make_checkpointer(
     }
     if evaluation is not None:
         held["evaluation"] = evaluation
-    interval = interval_of(config, "checkpoint")
-    return Checkpointer(directory / "checkpoints", held, interval, config["checkpoint"]["keep"], failures)
+    interval, keep = interval_of(config, "checkpoint"), config["checkpoint"]["keep"]
+    return Checkpointer(directory / "checkpoints", held, interval, keep, failures, display.say)
 
 
 def _load(
