@@ -183,6 +183,16 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def size_of(directory: Path) -> int:
+    """Bytes of the files below; what vanishes meanwhile is not counted."""
+    total = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
+
+
 def to_jsonable(value: Any) -> Any:
     """JSON has no NaN or infinity: they become the strings "NaN", "Infinity" and "-Infinity"."""
     if isinstance(value, dict):

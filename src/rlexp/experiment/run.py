@@ -21,6 +21,7 @@ from rlexp.experiment.display import Display
 from rlexp.experiment.evaluation import Evaluation, save_weights
 from rlexp.experiment.evaluator import Evaluator
 from rlexp.experiment.extend import adopt_parent
+from rlexp.experiment.forecast import check_space, forecast
 from rlexp.experiment.identity import (
     Identity,
     config_hash,
@@ -154,6 +155,9 @@ def _train_and_evaluate(
             held.callback(log.close)
         parts = held.enter_context(contextlib.closing(build(config, checked.spec, checked.schema)))
         failures.watch(parts.vector)
+        much = check_space(forecast(config, checked.spec, parts.state), directory)
+        if much is not None:
+            display.say(much)
         listeners: dict[int, list[Callable[[Row], None]]] = {
             seed: [functools.partial(display.row, seed=seed), mirror.row] for seed in folders
         }
