@@ -146,7 +146,7 @@ OTHERS = {
 @pytest.mark.parametrize("field", OTHERS)
 def test_f24_a_checkpoint_of_another_run_is_refused(field: str, outputs: Path, tmp_path: Path) -> None:
     """The checkpoint of another environment, network, algorithm, number of environments, buffer or seed, put into a
-    run, ends it with exit code 2 and the name of the first field that differs; nothing of it is loaded, no row is cut."""
+    run, ends it with exit code 2 and the name of the first field that differs; nothing is loaded and no row is cut."""
     dropped = ("experience.", "network.") if field.startswith("algorithm") else ()
     line = [word for word in RUN if not word.startswith(dropped)] if dropped else RUN
     other = tmp_path / "other"
