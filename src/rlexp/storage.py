@@ -324,15 +324,13 @@ def load_tree(directory: Path) -> dict[str, Any]:
 
     Digests are checked before anything is parsed. Raises StorageError, one line, for whatever is damaged or foreign.
     """
-    import safetensors
-
     directory = _present(directory)
     try:
-        for name, entry in trees.read_manifest(_manifest(directory)).items():
+        expected = trees.read_manifest(_manifest(directory))
+        for name, entry in expected.items():
             _check_file(directory / name, entry)
-        with safetensors.safe_open(directory / trees.TENSORS, "pt") as file:
-            # A copy: what the library hands out may be a window into the file.
-            arrays = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        with _opened(directory / trees.TENSORS) as file:
+            arrays = trees.read_arrays(file, expected[trees.TENSORS].size)
         return trees.decode(read_small(directory / trees.TREE, trees.MAX_BYTES[trees.TREE]), arrays)
     except StorageError:
         raise
@@ -347,9 +345,6 @@ def _check_file(path: Path, entry: trees.Entry) -> None:
             raise StorageError(f"{path}: damaged, its size is not the one in the manifest")
         if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
             raise StorageError(f"{path}: damaged, its digest is not the one in the manifest")
-        if path.name == trees.TENSORS:
-            file.seek(0)
-            trees.check_header_size(file.read(8))
 
 
 def is_newer(directory: Path) -> bool:

@@ -6,6 +6,7 @@ reading takes little more memory than the files have bytes. Nothing here touches
 """
 
 import hashlib
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -21,6 +22,16 @@ MANIFEST, TREE, TENSORS = "manifest.json", "tree.json", "tensors.safetensors"
 MAX_BYTES = {MANIFEST: 2**16, TREE: 2**24}
 MAX_HEADER = 2**22  # bytes that name the arrays, some 40,000 of them
 MAX_VALUES = 1_000_000  # plain values; ten thousand environments have a fifth of that
+
+
+DTYPES = {
+    "BOOL": "bool",
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    "BF16": "bfloat16",
+}
+"""The file's names of types to torch's."""
 
 
 class Entry(NamedTuple):
@@ -123,10 +134,49 @@ def _check(said: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def check_header_size(first: bytes) -> None:
-    """Raises ValueError where a safetensors file that begins with these eight bytes names too many arrays."""
-    if len(first) < 8 or int.from_bytes(first[:8], "little") > MAX_HEADER:
+def read_arrays(file: io.BufferedReader, size: int) -> "dict[str, torch.Tensor]":
+    """The arrays of a safetensors file of `size` bytes, in memory of their own and no more than that.
+
+    The library would map the file, whose pages count like memory, and end the process where it shrinks meanwhile.
+    Raises Exception of many kinds for what is no such file.
+    """
+    import torch
+
+    first = file.read(8)
+    start = 8 + check_header_size(first)
+    header = json.loads(file.read(start - 8), object_pairs_hook=_once)
+    header.pop("__metadata__", None)
+    arrays: dict[str, torch.Tensor] = {}
+    place = start
+    for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
+        dtype, shape, (begin, end) = getattr(torch, DTYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
+        count = math.prod(shape)
+        if not all(type(n) is int and n >= 0 for n in shape) or start + begin != place or start + end > size:
+            raise ValueError(f"array {name!r} is not where it should be")
+        if end - begin != count * dtype.itemsize:
+            raise ValueError(f"array {name!r} has another size than its shape")
+        values = torch.empty(count, dtype=dtype)
+        if count and file.readinto(values.view(torch.uint8).numpy().data) != end - begin:
+            raise ValueError(f"array {name!r} is cut short")
+        arrays[name], place = values.view(shape), start + end
+    if place != size:
+        raise ValueError("something follows the arrays")
+    return arrays
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name stands twice")
+    return made
+
+
+def check_header_size(first: bytes) -> int:
+    """Of a safetensors file that begins with these eight bytes; raises ValueError where it names too many arrays."""
+    size = int.from_bytes(first[:8], "little")
+    if len(first) < 8 or size > MAX_HEADER:
         raise ValueError(f"its arrays are too many, or named by more than {MAX_HEADER} bytes")
+    return size
 
 
 def check_tree_size(plain: bytes) -> None:
