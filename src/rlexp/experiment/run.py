@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import yaml
 
-from rlexp.errors import Interrupted, NonFiniteError, ResourceError, RlexpError
+from rlexp.errors import Interrupted, NonFiniteError, ResourceError, RlexpError, StorageError
 from rlexp.experiment.build import Parts, build, make_actor
 from rlexp.experiment.check import Checked
 from rlexp.experiment.checkpoint import Checkpointer, Stateful
@@ -95,9 +95,15 @@ def run(checked: Checked, display: Display) -> Outcome:
 
 
 def choose_directory(config: Mapping[str, Any]) -> Path:
-    """The newest run of this experiment and seed, or a new folder where there is none or `restart` asks for one."""
-    existing = run_directories(config)
-    return existing[-1] if existing and not config["restart"] else next_run_directory(config)
+    """The newest run of this experiment and seed, or a new folder where there is none or `restart` asks for one.
+
+    Raises StorageError where one may not look.
+    """
+    try:
+        existing = run_directories(config)
+        return existing[-1] if existing and not config["restart"] else next_run_directory(config)
+    except OSError as error:
+        raise StorageError(f"cannot read {config['outputs']}: {error.strerror or error}") from error
 
 
 def name_of_job(checked: Checked) -> str:
