@@ -13,7 +13,7 @@ from rlexp.experiment.members import seeds_of
 from rlexp.storage import size_of
 from rlexp.types import EnvSpec, Seeds
 
-ROW, MIRRORED = 1000, 600  # bytes of a row of some 25 metrics, and of W&B's record of it
+ROW, MIRRORED = 1200, 2500  # bytes of a row of some 25 metrics, and of what W&B keeps of it
 MOMENTS = 2  # numbers that an optimizer keeps for each parameter, at most
 TOLD_FROM = 2**30
 
