@@ -1,6 +1,7 @@
 """Checkpoints: every tree comes back as it was, all or nothing, and a damaged one is refused."""
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,8 @@ from hypothesis.extra import numpy as hnp
 
 from rlexp import storage
 from rlexp.errors import StorageError
-from rlexp.storage import load_tree, reap_unfinished, save_tree, tree_digest
+from rlexp.storage import is_newer, load_tree, reap_unfinished, save_tree, tree_digest
+from rlexp.trees import FORMAT, MAX_VALUES
 from tests.disk import fail_at, in_child, kill_at, operations_of
 
 DTYPES = (
@@ -262,9 +264,66 @@ def test_a_foreign_manifest_is_refused(tmp_path, manifest) -> None:
 def test_a_newer_format_is_named(tmp_path) -> None:
     save_tree(tmp_path / "a", OLD)
     manifest = tmp_path / "a" / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": storage.FORMAT + 1}))
-    with pytest.raises(StorageError, match=rf"format {storage.FORMAT + 1}.*reads format {storage.FORMAT}"):
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": FORMAT + 1}))
+    with pytest.raises(StorageError, match=rf"format {FORMAT + 1}.*reads format {FORMAT}"):
         load_tree(tmp_path / "a")
+
+
+def manifest_of(directory: Path, **changed: Any) -> Path:
+    """The manifest with other words, which itself vouches for them."""
+    path = directory / "manifest.json"
+    said = {**json.loads(path.read_text()), **changed}
+    said.pop("check")
+    path.write_text(
+        json.dumps({**said, "check": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()})
+    )
+    return path
+
+
+def test_a_later_version_is_told_from_a_flipped_bit(tmp_path) -> None:
+    save_tree(tmp_path / "a", OLD)
+    assert not is_newer(tmp_path / "a")
+    assert not is_newer(tmp_path / "none")
+    good = (tmp_path / "a" / "manifest.json").read_bytes()
+    for bit in range(8):
+        altered = bytearray(good)
+        altered[good.index(b": 1") + 2] ^= 1 << bit
+        (tmp_path / "a" / "manifest.json").write_bytes(altered)
+        assert not is_newer(tmp_path / "a")
+        with pytest.raises(StorageError):
+            load_tree(tmp_path / "a")
+    (tmp_path / "a" / "manifest.json").write_bytes(good)
+    manifest_of(tmp_path / "a", format=FORMAT + 1)
+    assert is_newer(tmp_path / "a")
+
+
+def test_every_flipped_bit_of_a_manifest_is_refused(tmp_path) -> None:
+    save_tree(tmp_path / "a", {})
+    path = tmp_path / "a" / "manifest.json"
+    good = path.read_bytes()
+    for position in range(len(good)):
+        for bit in range(8):
+            altered = bytearray(good)
+            altered[position] ^= 1 << bit
+            path.write_bytes(altered)
+            with pytest.raises(StorageError):
+                load_tree(tmp_path / "a")
+
+
+def test_a_manifest_of_before_it_vouched_for_itself_is_read(tmp_path) -> None:
+    save_tree(tmp_path / "a", OLD)
+    path = tmp_path / "a" / "manifest.json"
+    said = json.loads(path.read_text())
+    del said["check"]
+    path.write_text(json.dumps(said))
+    assert same(load_tree(tmp_path / "a"), OLD)
+
+
+def test_more_than_can_be_read_again_is_not_written(tmp_path) -> None:
+    for tree in ({"x": [0] * (MAX_VALUES + 1)}, {"x": "x" * 2**25}):
+        with pytest.raises(StorageError, match="cannot write"):
+            save_tree(tmp_path / "a", tree)
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_is_not_there_is_refused(tmp_path) -> None:

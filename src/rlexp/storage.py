@@ -1,35 +1,35 @@
 """The one module that writes: rows, checkpoints, small files, locks.
 
 Everything on disk is either appended and flushed (rows) or made elsewhere, synced and renamed (the rest), so a
-process killed at any instant leaves the old version or the new one. A checkpoint is a tree of plain values and arrays:
-arrays in a safetensors file, the rest as JSON, and a manifest with a digest of each. No pickle: loading runs no code.
+process killed at any instant, and a machine whose power fails, leave the old version or the new one. Files are for the
+owner to write and for the group to read, folders likewise; an umask may take more away. A link that stands where a
+file of ours should be is not followed.
 """
 
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
+import secrets
 import shutil
 import socket
-import tempfile
+import stat
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
-import numpy as np
-
+from rlexp import trees
 from rlexp.errors import StorageError
 
-if TYPE_CHECKING:  # checkpoints alone need torch: who reads rows or small files does not wait seconds for its import
-    import torch
-
-FORMAT = 1
+FILE_MODE, DIRECTORY_MODE = 0o640, 0o750
+MAX_JSON = 2**24  # bytes of a small file; what is larger is none of ours
 ASIDE = ".replaced-"
-WRITING = ".writing-"
+WRITING, SAVING = ".writing-", ".saving-"
 
 before_operation: Callable[[str, Path], None] | None = None
 """Called before each write, fsync, rename and removal; tests set it to kill or fail at the n-th."""
@@ -52,10 +52,27 @@ def _as_storage_error(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {error.strerror or error}{free}") from error
 
 
-def make_directory(path: Path) -> None:
+def make_directory(path: Path, within: Path | None = None) -> None:
+    """Make a directory and those above it, so that they outlast a power cut.
+
+    within: the folder that it must not lead out of, as by a link; raises StorageError where it does.
+    """
     with _as_storage_error(path):
         _operation("mkdir", path)
-        path.mkdir(parents=True, exist_ok=True)
+        if within is not None:
+            refuse_outside(path, within)
+        for folder in reversed([folder for folder in (path, *path.parents) if not folder.exists()]):
+            folder.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+            _sync_directory(folder.parent)
+        if not path.is_dir():
+            raise NotADirectoryError("is not a directory")
+
+
+def refuse_outside(path: Path, root: Path) -> None:
+    """Raises StorageError where a link leads from `path`, which lies below `root`, to another place."""
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(root)):
+        raise StorageError(f"{path}: leads out of {root}, to {real}; nothing is written there: remove the link")
 
 
 def remove(path: Path) -> None:
@@ -93,18 +110,18 @@ def written_aside(path: Path) -> Iterator[IO[bytes]]:
                 _operation("rename", path)
                 os.replace(temporary, path)
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         _sync_directory(path.parent)
 
 
-def _begin_aside(path: Path) -> tuple[IO[bytes], str]:
+def _begin_aside(path: Path) -> tuple[IO[bytes], Path]:
     """A new file beside `path`, locked while it is open: `reap_unfinished` of another process leaves it alone."""
     while True:
-        descriptor, temporary = tempfile.mkstemp(prefix=f"{WRITING}{path.name}.", dir=path.parent)
+        temporary = path.with_name(WRITING + secrets.token_hex(8))
+        descriptor = _new_file(temporary)
         file = open(descriptor, "wb")  # noqa: SIM115
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
-            os.chmod(temporary, 0o640)
             return file, temporary
         file.close()  # it was taken for a leftover before it was locked
 
@@ -113,7 +130,7 @@ def open_log(path: Path) -> int:
     """An empty file for what a process says; returns its descriptor, which the caller closes."""
     with _as_storage_error(path):
         _operation("open", path)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o640)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW, FILE_MODE)
 
 
 def copy_tree(source: Path, destination: Path) -> None:
@@ -133,13 +150,34 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Raises StorageError where the file is missing or not JSON."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return json.loads(read_small(path, MAX_JSON))
+    except (OSError, ValueError, RecursionError) as error:
         raise StorageError(f"cannot read {path}: {error}") from error
 
 
+def read_small(path: Path, limit: int) -> bytes:
+    """A whole file. Raises OSError where it is no ordinary one, such as a link or a device, or has more bytes."""
+    with _opened(path) as file:
+        if os.fstat(file.fileno()).st_size > limit:
+            raise OSError(f"has more than {limit} bytes")
+        return file.read(limit)
+
+
+def _opened(path: Path) -> io.BufferedReader:
+    """An ordinary file, to be read: a link may lead anywhere, a device has no end and a pipe may never have a start."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("is not an ordinary file")
+    return open(descriptor, "rb")
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+
+
 def _write_synced(path: Path, payload: bytes) -> None:
-    with open(path, "wb") as file:
+    with open(_new_file(path), "wb") as file:
         _operation("write", path)
         file.write(payload)
         file.flush()
@@ -154,6 +192,16 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def size_of(directory: Path) -> int:
+    """Bytes of the files below; what vanishes meanwhile is not counted."""
+    total = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
 
 
 def to_jsonable(value: Any) -> Any:
@@ -181,7 +229,10 @@ class RowLog:
         self.next_seq = 0
         with _as_storage_error(path):
             _operation("open", path)
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+            is_new = not path.exists()
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, FILE_MODE)
+            if is_new:
+                _sync_directory(path.parent)
 
     def append(self, row: dict[str, Any]) -> None:
         line = _row_line({"seq": self.next_seq, **row})
@@ -226,7 +277,7 @@ def parse_row(line: bytes) -> dict[str, Any] | None:
         if zlib.crc32(body + b"}") != int(tail[:-2]):
             return None
         return cast(dict[str, Any], json.loads(body + b"}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -247,27 +298,22 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 # -------------------------------------------------------------------------------------------------------- checkpoints
 
 
-def save_tree(directory: Path, tree: dict[str, Any]) -> str:
+def save_tree(directory: Path, tree: Mapping[str, Any]) -> str:
     """Write nested dicts and lists of plain values, NumPy arrays and tensors as a new directory, all or nothing.
 
     Returns the SHA-256 of the manifest. An existing directory of that name is replaced: a directory cannot be renamed
     over another, so the old one is set aside first, where `load_tree` still finds it.
     """
-    import safetensors.torch
-
-    arrays: dict[str, torch.Tensor] = {}
-    files = {
-        "tree.json": json.dumps(_split(tree, arrays), allow_nan=False).encode(),
-        "tensors.safetensors": safetensors.torch.save(arrays),
-    }
-    digests = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
-    manifest = json.dumps({"format": FORMAT, "files": digests}, indent=2).encode()
+    try:
+        files = trees.encode(tree)
+    except ValueError as error:
+        raise StorageError(f"cannot write {directory}: {error}") from error
     with _as_storage_error(directory):
         _operation("mkdir", directory)
-        temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=directory.parent))
+        temporary = directory.with_name(SAVING + secrets.token_hex(8))
+        temporary.mkdir(mode=DIRECTORY_MODE)
         try:
-            os.chmod(temporary, 0o750)
-            for name, data in {**files, "manifest.json": manifest}.items():
+            for name, data in files.items():
                 _write_synced(temporary / name, data)
             _sync_directory(temporary)
             if directory.exists():
@@ -281,7 +327,7 @@ def save_tree(directory: Path, tree: dict[str, Any]) -> str:
             raise
         _sync_directory(directory.parent)
         remove(_set_aside(directory))
-    return hashlib.sha256(manifest).hexdigest()
+    return hashlib.sha256(files[trees.MANIFEST]).hexdigest()
 
 
 def load_tree(directory: Path) -> dict[str, Any]:
@@ -289,48 +335,62 @@ def load_tree(directory: Path) -> dict[str, Any]:
 
     Digests are checked before anything is parsed. Raises StorageError, one line, for whatever is damaged or foreign.
     """
-    import safetensors.torch
-
     directory = _present(directory)
-    manifest = read_json(directory / "manifest.json")
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise StorageError(f"{directory}: checkpoint format {found}, this version of rlexp reads format {FORMAT}")
     try:
-        expected = {name: manifest["files"][name] for name in ("tree.json", "tensors.safetensors")}
-        data = {}
+        expected = trees.read_manifest(_manifest(directory))
         for name, entry in expected.items():
-            if (directory / name).stat().st_size != entry["bytes"]:
-                raise StorageError(f"{directory / name}: damaged, its size is not the one in the manifest")
-            data[name] = (directory / name).read_bytes()
-            if hashlib.sha256(data[name]).hexdigest() != entry["sha256"]:
-                raise StorageError(f"{directory / name}: damaged, its digest is not the one in the manifest")
-        arrays = safetensors.torch.load(data["tensors.safetensors"])
-        return cast(dict[str, Any], _join(json.loads(data["tree.json"]), arrays))
-    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
-        raise StorageError(f"{directory}: damaged checkpoint ({type(error).__name__}: {error})") from error
+            _check_file(directory / name, entry)
+        with _opened(directory / trees.TENSORS) as file:
+            arrays = trees.read_arrays(file, expected[trees.TENSORS].size)
+        return trees.decode(read_small(directory / trees.TREE, trees.MAX_BYTES[trees.TREE]), arrays)
+    except StorageError:
+        raise
+    except Exception as error:  # the bytes may be anybody's: what a parser says of them is theirs, too
+        said = str(error) if type(error) is ValueError else f"damaged checkpoint ({type(error).__name__}: {error})"
+        raise StorageError(" ".join(f"{directory}: {said}".split())) from error
+
+
+def _check_file(path: Path, entry: trees.Entry) -> None:
+    with _opened(path) as file:
+        if os.fstat(file.fileno()).st_size != entry.size:
+            raise StorageError(f"{path}: damaged, its size is not the one in the manifest")
+        if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+            raise StorageError(f"{path}: damaged, its digest is not the one in the manifest")
+
+
+def is_newer(directory: Path) -> bool:
+    """Whether a later version of rlexp wrote this tree, and it is not merely damaged."""
+    try:
+        return trees.newer_format(_manifest(_present(directory))) is not None
+    except StorageError:
+        return False
 
 
 def tree_digest(directory: Path) -> str:
     """What `save_tree` returned: the SHA-256 of the manifest, and so of all that the tree holds."""
+    return hashlib.sha256(_manifest(_present(directory))).hexdigest()
+
+
+def _manifest(directory: Path) -> bytes:
+    path = directory / trees.MANIFEST
     try:
-        return hashlib.sha256((_present(directory) / "manifest.json").read_bytes()).hexdigest()
+        return read_small(path, trees.MAX_BYTES[trees.MANIFEST])
     except OSError as error:
-        raise StorageError(f"cannot read {directory / 'manifest.json'}: {error}") from error
+        raise StorageError(f"cannot read {path}: {error}") from error
 
 
 def reap_unfinished(directory: Path) -> None:
     """Remove what a killed write or save left behind, and put back what it had set aside."""
-    for leftover in directory.glob(f"{WRITING}*"):
-        _remove_unless_written(leftover)
-    for leftover in directory.glob(".saving-*"):
-        remove(leftover)
-    for old in directory.glob(f"{ASIDE}*"):
-        replaced = directory / old.name.removeprefix(ASIDE)
-        if replaced.exists():
-            remove(old)
-        else:
-            with _as_storage_error(replaced):
+    with _as_storage_error(directory):
+        for leftover in directory.glob(f"{WRITING}*"):
+            _remove_unless_written(leftover)
+        for leftover in directory.glob(f"{SAVING}*"):
+            remove(leftover)
+        for old in directory.glob(f"{ASIDE}*"):
+            replaced = directory / old.name.removeprefix(ASIDE)
+            if replaced.exists():
+                remove(old)
+            else:
                 _rename(old, replaced)
 
 
@@ -362,45 +422,6 @@ def _rename(source: Path, destination: Path) -> None:
     os.rename(source, destination)
 
 
-def _split(value: Any, arrays: "dict[str, torch.Tensor]") -> Any:
-    """The tree with each array replaced by a reference into `arrays`."""
-    import torch
-
-    if isinstance(value, dict):
-        return {"d": [[_key(key), _split(item, arrays)] for key, item in value.items()]}
-    if isinstance(value, (list, tuple)):
-        return {"l": [_split(item, arrays) for item in value]}
-    if isinstance(value, (np.ndarray, torch.Tensor)):
-        name = str(len(arrays))
-        tensor = torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value.detach()
-        arrays[name] = tensor.cpu().contiguous().clone()
-        return {"a" if isinstance(value, np.ndarray) else "t": name}
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"f": repr(float(value))}  # a NumPy number writes its type
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(f"a checkpoint holds plain values and arrays, not {type(value).__name__}")
-
-
-def _join(value: Any, arrays: "dict[str, torch.Tensor]") -> Any:
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    if kind == "d":
-        return {_key(key): _join(item, arrays) for key, item in content}
-    if kind == "l":
-        return [_join(item, arrays) for item in content]
-    if kind == "f":
-        return float(content)
-    return arrays[content].numpy().copy() if kind == "a" else arrays[content]
-
-
-def _key(key: Any) -> Any:
-    if not isinstance(key, (str, int)):
-        raise TypeError(f"a key of a checkpoint is text or a whole number, not {type(key).__name__}")
-    return key
-
-
 # --------------------------------------------------------------------------------------------------------------- lock
 
 
@@ -415,7 +436,7 @@ def locked(directory: Path) -> Iterator[None]:
     """
     path = directory / "lock"
     with _as_storage_error(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o640)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
     try:
         if not _locks(descriptor, fcntl.LOCK_EX, GLANCE):
             owner = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"

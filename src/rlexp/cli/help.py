@@ -31,6 +31,6 @@ flags:
   --config-dir DIR     your own conf/ folder, which may add and override (also RLEXP_CONF_DIR)
   --cfg job, --info    show what would be composed, from where
 
-exit codes: 0 finished, 2 configuration, 3 environment, 4 non-finite numbers, 5 storage, 6 device or memory,
+exit codes: 0 finished, 2 configuration, 3 environment, 4 non-finite numbers, 5 storage, 6 device, memory or space,
   75 stopped by a scheduler and saved, 130 stopped by Ctrl-C and saved
 """

@@ -1,5 +1,6 @@
 """A ring of transitions; sequences of one length are drawn, each with the same probability."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,25 @@ from rlexp.streams import Stream
 from rlexp.types import EnvSpec, Transition
 
 COLUMNS = ("observation", "action", "reward", "terminated", "truncated", "next_observation", "time")
+
+
+def layout(spec: EnvSpec) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and type of one transition's part of each column."""
+    observation = (spec.observation.shape, np.dtype(spec.observation.dtype))
+    return {
+        "observation": observation,
+        "action": (spec.action.shape, np.dtype(spec.action.dtype)),
+        "reward": ((), np.dtype(np.float32)),
+        "terminated": ((), np.dtype(np.float32)),
+        "truncated": ((), np.dtype(np.float32)),
+        "next_observation": observation,
+        "time": ((), np.dtype(np.int64)),
+    }
+
+
+def bytes_of_transition(spec: EnvSpec) -> int:
+    """In memory and in a checkpoint."""
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout(spec).values())
 
 
 class UniformBuffer:
@@ -27,16 +47,7 @@ class UniformBuffer:
         self._offset = capacity * np.arange(num_seeds)
         self._next = 0
         places = capacity * num_seeds
-        observation = (places, *spec.observation.shape)
-        self._columns: dict[str, np.ndarray] = {
-            "observation": np.zeros(observation, spec.observation.dtype),
-            "action": np.zeros((places, *spec.action.shape), spec.action.dtype),
-            "reward": np.zeros(places, np.float32),
-            "terminated": np.zeros(places, np.float32),
-            "truncated": np.zeros(places, np.float32),
-            "next_observation": np.zeros(observation, spec.observation.dtype),
-            "time": np.zeros(places, np.int64),
-        }
+        self._columns = {name: np.zeros((places, *shape), dtype) for name, (shape, dtype) in layout(spec).items()}
 
     def add(self, segment: dict[str, np.ndarray]) -> None:
         """Append [T, S B, ...], in the order of time; the oldest are overwritten."""
@@ -72,7 +83,11 @@ class UniformBuffer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.size, self._next = state["size"], state["next"]
+        """Raises ValueError, before it takes any memory, where the saved buffer was larger."""
+        size, place = state["size"], state["next"]
+        if not (0 <= size <= self.capacity and 0 <= place < self.capacity):
+            raise ValueError(f"{size} transitions, the next at {place}, do not fit a buffer of {self.capacity}")
+        self.size, self._next = size, place
         for name, column in self._columns.items():
             column[self._filled()] = state["columns"][name]
 

@@ -1,13 +1,15 @@
 """Checkpoints of a run: the tree of everything that holds state; at each instant a good one is on the disk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlexp.errors import StorageError
+import torch
+
+from rlexp.errors import ConfigError, RlexpError, StorageError
 from rlexp.experiment.intervals import Every
 from rlexp.experiment.members import Failures
-from rlexp.storage import load_tree, remove, save_tree
+from rlexp.storage import is_newer, load_tree, remove, save_tree
 from rlexp.types import Progress, Seeds, Update
 
 
@@ -19,11 +21,18 @@ class Stateful(Protocol):
 class Checkpointer:
     """Saves `parts` every `interval` environment steps and keeps the last `keep`.
 
-    The one before is removed only after the new one was read back and its digests matched.
+    The one before is removed only after the new one was read back and its digests matched. One save that fails is said
+    and the run goes on with what it has; the second in a row ends it.
     """
 
     def __init__(
-        self, directory: Path, parts: Mapping[str, Stateful], interval: int, keep: int, failures: Failures
+        self,
+        directory: Path,
+        parts: Mapping[str, Stateful],
+        interval: int,
+        keep: int,
+        failures: Failures,
+        say: Callable[[str], None],
     ) -> None:
         self._directory = directory
         self._failures = failures
@@ -31,16 +40,27 @@ class Checkpointer:
         self._keep = keep
         self._every = Every(interval)
         self._saved_at = -1
+        self._failed = False
+        self._say = say
 
     def __call__(self, progress: Progress, updates: Sequence[Sequence[Update]], state: Any) -> str | None:
         if self._every.due(progress.env_steps):
-            self.save(progress, state)
+            try:
+                self.save(progress, state)
+            except StorageError as error:
+                if self._failed:
+                    raise
+                self._failed = True
+                self._say(
+                    f"not saved at env_steps={progress.env_steps}: {error}; the run goes on, a second time ends it"
+                )
         return None
 
     def save(self, progress: Progress, state: Seeds) -> None:
         """Nothing happens where this turn was saved already.
 
-        A seed whose parameters are not finite is frozen first; raises NonFiniteError where no other is left.
+        A seed whose parameters are not finite is frozen first; raises NonFiniteError where no other is left, and
+        StorageError where it could not be saved: what was saved before is then untouched.
         """
         if self._saved_at == progress.env_steps:
             return
@@ -54,8 +74,12 @@ class Checkpointer:
         tree = {name: part.state_dict() for name, part in self._parts.items()}
         path = self._directory / f"{progress.env_steps:015d}"
         save_tree(path, tree)
-        load_tree(path)
-        self._saved_at = progress.env_steps
+        try:
+            load_tree(path)
+        except StorageError:
+            remove(path)
+            raise
+        self._saved_at, self._failed = progress.env_steps, False
         for old in self.found()[: -self._keep]:
             remove(old)
 
@@ -71,21 +95,35 @@ class Checkpointer:
         """Load the newest good checkpoint into the parts; damaged ones are passed over and named.
 
         Returns the path, None where there is none, and one line for each damaged one. Raises StorageError where there
-        were checkpoints and none is good.
+        were checkpoints and none is good, or a later version of rlexp wrote one; ConfigError, before anything is
+        loaded, where it is of another run.
         """
         damaged: list[str] = []
         for path in reversed(self.found()):
             try:
                 tree = load_tree(path)
             except StorageError as error:
+                if is_newer(path):  # not damaged: the run went further than this version can follow
+                    raise StorageError(f"{error}; continue with the version that wrote it") from error
                 damaged.append(str(error))
                 continue
-            for name, part in self._parts.items():
-                if name in tree:  # evaluation may be switched on for a run that was begun without
-                    part.load_state_dict(tree[name])
+            self._load(path, tree)
             return path, damaged
         if damaged:
             raise StorageError(
                 f"no good checkpoint is left in {self._directory}: {damaged[0]}; restart=true begins anew"
             )
         return None, []
+
+    def _load(self, path: Path, tree: Mapping[str, Any]) -> None:
+        try:
+            for name, part in self._parts.items():
+                if name in tree:  # evaluation may be switched on for a run that was begun without
+                    part.load_state_dict(tree[name])
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}; move it away, or restart=true begins anew") from error
+        except (RlexpError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # it is whole, and yet not what this version saves: altered, or of another one
+            said = f"{type(error).__name__}: {error}"
+            raise StorageError(f"{path}: does not fit this run ({said}); restart=true begins anew") from error

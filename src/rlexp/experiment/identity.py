@@ -3,9 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rlexp.errors import ConfigError
 
 NOT_PART_OF_IT = (
     "seed",
@@ -26,10 +28,45 @@ NOT_PART_OF_IT = (
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """8 hexadecimal digits of the experiment that a checked configuration describes."""
+    canonical = json.dumps(_described(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def _described(config: Mapping[str, Any]) -> dict[str, Any]:
     described = {key: value for key, value in config.items() if key not in NOT_PART_OF_IT}
     described["env"] = {key: value for key, value in config["env"].items() if key != "declared"}
-    canonical = json.dumps(described, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+    return described
+
+
+class Identity:
+    """The part of a checkpoint that says which run it is of: its seeds, and what the hash is of.
+
+    How long the run is to be is left out: one that is extended goes on from another's checkpoint.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        described = {**_described(config), "seeds": config["seeds"] or config["seed"]}
+        self._lines = sorted(_lines({k: v for k, v in described.items() if k not in ("total_env_steps", "extend")}))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lines": self._lines}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Loads nothing. Raises ConfigError, naming the first field that differs, for the checkpoint of another run."""
+        here, there = (dict(line.split("=", 1) for line in lines) for lines in (self._lines, state["lines"]))
+        for field in sorted(here.keys() | there.keys()):
+            if here.get(field) != there.get(field):
+                values = f"{there.get(field, 'none')} there, {here.get(field, 'none')} here"
+                raise ConfigError(f"is a checkpoint of another run: {field} is {values}")
+
+
+def _lines(node: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """`algorithm.gamma=0.99`, one for each value."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _lines(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}={json.dumps(value)}"
 
 
 def family_name(config: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import yaml
 
-from rlexp.errors import Interrupted, NonFiniteError, ResourceError, RlexpError
+from rlexp.errors import Interrupted, NonFiniteError, ResourceError, RlexpError, StorageError
 from rlexp.experiment.build import Parts, build, make_actor
 from rlexp.experiment.check import Checked
 from rlexp.experiment.checkpoint import Checkpointer, Stateful
@@ -21,7 +21,15 @@ from rlexp.experiment.display import Display
 from rlexp.experiment.evaluation import Evaluation, save_weights
 from rlexp.experiment.evaluator import Evaluator
 from rlexp.experiment.extend import adopt_parent
-from rlexp.experiment.identity import config_hash, human_name, name_of_seed, next_run_directory, run_directories
+from rlexp.experiment.forecast import check_space, forecast
+from rlexp.experiment.identity import (
+    Identity,
+    config_hash,
+    human_name,
+    name_of_seed,
+    next_run_directory,
+    run_directories,
+)
 from rlexp.experiment.intervals import EveryAndLast, interval_of
 from rlexp.experiment.loop import train
 from rlexp.experiment.members import Failures, alone, folders_of, places_of, seeds_of
@@ -57,7 +65,7 @@ def run(checked: Checked, display: Display) -> Outcome:
     directory = choose_directory(config)
     folders = folders_of(config, directory)
     results: Results
-    make_directory(directory)
+    make_directory(directory, within=Path(config["outputs"]))
     with locked(directory), watched() as signals:
         if read_status(directory).get("state") == FINISHED:
             return Outcome(directory, read_results(directory), was_finished=True)
@@ -90,9 +98,15 @@ def run(checked: Checked, display: Display) -> Outcome:
 
 
 def choose_directory(config: Mapping[str, Any]) -> Path:
-    """The newest run of this experiment and seed, or a new folder where there is none or `restart` asks for one."""
-    existing = run_directories(config)
-    return existing[-1] if existing and not config["restart"] else next_run_directory(config, existing)
+    """The newest run of this experiment and seed, or a new folder where there is none or `restart` asks for one.
+
+    Raises StorageError where one may not look.
+    """
+    try:
+        existing = run_directories(config)
+        return existing[-1] if existing and not config["restart"] else next_run_directory(config, existing)
+    except OSError as error:
+        raise StorageError(f"cannot read {config['outputs']}: {error.strerror or error}") from error
 
 
 def name_of_job(checked: Checked) -> str:
@@ -104,7 +118,7 @@ def name_of_job(checked: Checked) -> str:
 def _describe(checked: Checked, directory: Path, folders: Mapping[int, Path]) -> None:
     """config.yaml and run.json, written once: a continued run keeps what it was begun with."""
     config = checked.config
-    make_directory(directory / "checkpoints")
+    make_directory(directory / "checkpoints", within=directory)
     identity = {
         "group": config_hash(config),
         "overrides": list(checked.overrides),
@@ -116,7 +130,7 @@ def _describe(checked: Checked, directory: Path, folders: Mapping[int, Path]) ->
         _write_once(directory, config, {"name": called, "seeds": config["seeds"], **identity})
     for seed, folder in folders.items():
         for name in ("weights", "evaluations"):
-            make_directory(folder / name)
+            make_directory(folder / name, within=directory)
         of_seed = {"name": name_of_seed(called, seed), "seed": seed, "wandb_id": new_id()}
         _write_once(folder, alone(config, seed), {**of_seed, **identity})
 
@@ -150,6 +164,9 @@ def _train_and_evaluate(
             held.callback(log.close)
         parts = held.enter_context(contextlib.closing(build(config, checked.spec, checked.schema)))
         failures.watch(parts.vector)
+        much = check_space(forecast(config, checked.spec, parts.state), directory)
+        if much is not None:
+            display.say(much)
         sessions = Sessions(directory, interval_of(config, "checkpoint"))
         remade = Remade(functools.partial(_end_exactness, sessions, display))
         listeners: dict[int, list[Callable[[Row], None]]] = {
@@ -158,7 +175,7 @@ def _train_and_evaluate(
         }
         rows = _make_rows(checked, parts, logs, listeners, failures)
         evaluation = _make_evaluation(checked, parts, rows, folders)
-        checkpointer = _make_checkpointer(config, directory, parts, rows, evaluation, failures)
+        checkpointer = _make_checkpointer(config, directory, parts, rows, evaluation, failures, display)
         if _load(directory, checkpointer, logs, parts, display, remade):
             rows.resume(parts.state)
             checkpointer.resume(parts.state.progress.env_steps)
@@ -218,8 +235,10 @@ def _make_checkpointer(
     rows: Rows,
     evaluation: Evaluation | None,
     failures: Failures,
+    display: Display,
 ) -> Checkpointer:
     held: dict[str, Stateful] = {
+        "run": Identity(config),
         "state": parts.state,
         "experience": parts.experience,
         "rows": rows,
@@ -227,8 +246,8 @@ def _make_checkpointer(
     }
     if evaluation is not None:
         held["evaluation"] = evaluation
-    interval = interval_of(config, "checkpoint")
-    return Checkpointer(directory / "checkpoints", held, interval, config["checkpoint"]["keep"], failures)
+    interval, keep = interval_of(config, "checkpoint"), config["checkpoint"]["keep"]
+    return Checkpointer(directory / "checkpoints", held, interval, keep, failures, display.say)
 
 
 def _load(

@@ -16,7 +16,7 @@ from rlexp.experiment.check import check
 from rlexp.experiment.compose import conf_dir
 from rlexp.experiment.evaluator import Evaluator, Result
 from rlexp.experiment.extend import read_config
-from rlexp.storage import load_tree, tree_digest
+from rlexp.storage import load_tree, refuse_outside, tree_digest
 from rlexp.types import EnvSpec, Progress
 
 
@@ -50,7 +50,8 @@ def load_saved(run: Path, which: str, plugins: Sequence[str] = (), device: str |
     plugins: packages of the user's; those that the saved file names are not trusted.
     device: in place of the one that the run was made on.
 
-    Raises ConfigError where the folder is no run, StorageError where weights are missing or do not fit.
+    Raises ConfigError where the folder is no run, StorageError where weights are missing or do not fit, or where its
+    evaluations would be written elsewhere.
     """
     config = read_config(run) | ({} if device is None else {"device": device})
     if config.get("evaluation") is None:
@@ -59,9 +60,11 @@ def load_saved(run: Path, which: str, plugins: Sequence[str] = (), device: str |
     torch.set_num_threads(checked.config["execution"]["threads"])
     actor = make_actor(checked.config, checked.spec, checked.schema)
     folder = run / "weights" / which
+    refuse_outside(run / "evaluations", run)
     try:
         tree = load_tree(folder)
         actor.load_weights(tree["weights"])
+        progress = actor.state.progress._replace(env_steps=int(tree["env_steps"]))
     except StorageError as error:
         if folder.exists():
             raise
@@ -69,9 +72,8 @@ def load_saved(run: Path, which: str, plugins: Sequence[str] = (), device: str |
             raise StorageError(f"{run}: holds several seeds; name one, such as {min(run.glob('s[0-9]*'))}") from error
         when = "they are saved when it has finished" if which == "final" else "its first evaluation saves them"
         raise StorageError(f"{run}: has no {which} weights: {when}") from error
-    except (KeyError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{folder}: does not fit the run's configuration: {error}") from error
-    progress = actor.state.progress._replace(env_steps=int(tree["env_steps"]))
     return Saved(run, which, checked.config, checked.spec, tree["weights"], progress, actor)
 
 

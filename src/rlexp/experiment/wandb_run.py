@@ -51,6 +51,7 @@ def open_run(directory: Path, target: Target, *, first: bool = True) -> "tuple[w
     first: whether this process has no other run open, which taking W&B down would end.
     """
     os.environ.update(QUIET)
+    os.umask(os.umask(0o777) | 0o027)  # this process is W&B's: its files are as little for others as the run's own
     os.environ.pop("WANDB_SERVICE", None)  # a parent that uses W&B itself: its service is not ours
     described = describe(directory) | {"project": target.project, "entity": target.entity}
     mode: Any = None if target.mode == "auto" else target.mode

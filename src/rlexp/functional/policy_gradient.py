@@ -16,7 +16,8 @@ def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_ratio: float | Tens
 
     Schulman et al. 2017, arXiv:1707.06347, eq. 7.  Notes: 001, 003.
     """
-    return torch.minimum(ratio * advantage, ratio.clamp(1 - clip_ratio, 1 + clip_ratio) * advantage)  # type: ignore[arg-type]
+    bounded = ratio.clamp(1 - clip_ratio, 1 + clip_ratio)  # type: ignore[arg-type]
+    return torch.minimum(ratio * advantage, bounded * advantage)
 
 
 def approx_kl(log_ratio: Tensor) -> Tensor:
