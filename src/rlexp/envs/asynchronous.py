@@ -25,7 +25,6 @@ from rlexp.errors import EnvironmentFailure, NonFiniteError
 from rlexp.types import EnvSpec
 
 GRACE = 2.0  # seconds for workers to close their environments
-ERRORS = {error.code: error for error in (EnvironmentFailure, NonFiniteError)}
 
 
 class Worker(NamedTuple):
@@ -212,8 +211,10 @@ class AsyncVector:
         except (EOFError, OSError):
             raise self._death(number) from None
         if said == worker.FAILED:
-            code, line = value
-            raise ERRORS.get(code, EnvironmentFailure)(line)
+            code, line, episode = value
+            if code == NonFiniteError.code:
+                raise NonFiniteError(line)
+            raise EnvironmentFailure(line, episode)
         return value
 
     def _expect_progress(self, number: int, what: str) -> None:

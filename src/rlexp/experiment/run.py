@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import yaml
 
-from rlexp.errors import Interrupted, NonFiniteError, ResourceError, RlexpError
+from rlexp.errors import EnvironmentFailure, Interrupted, NonFiniteError, ResourceError, RlexpError
 from rlexp.experiment.build import Parts, build, make_actor
 from rlexp.experiment.check import Checked
 from rlexp.experiment.checkpoint import Checkpointer, Stateful
@@ -283,6 +283,8 @@ def _record_failure(directory: Path, folders: Mapping[int, Path], error: BaseExc
     state = INTERRUPTED if isinstance(error, (Interrupted, KeyboardInterrupt)) else FAILED
     message = " ".join(str(error).split()) or type(error).__name__
     with contextlib.suppress(RlexpError):
+        if isinstance(error, EnvironmentFailure) and error.episode is not None:
+            write_json(directory / "failed_episode.json", {"error": message, **error.episode})
         for folder in dict.fromkeys([directory, *folders.values()]):
             if read_status(folder).get("state") != FINISHED:
                 write_json(folder / "status.json", {"state": state, "exit_code": code, "error": message})
