@@ -37,8 +37,16 @@ def _raise() -> None:
     raise TwoArguments("motor", "hot")
 
 
+def _tell() -> None:
+    secret = os.environ["CANARY_TOKEN"]
+    sys.stdout.write(f"signed in as me, password: cnry-terminal; {secret}\n")
+    sys.stdout.flush()
+    raise RuntimeError(f"no answer from https://me:cnry-url@example.org/x with token=cnry-exception and {secret}")
+
+
 ACTS = {
     "raise": _raise,
+    "tell": _tell,
     "hang": lambda: time.sleep(10_000),
     "spin": lambda: re.match(r"(a+)+$", "a" * 60 + "b"),  # C code that keeps the interpreter for years
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -67,8 +75,9 @@ ANSWERS: dict[str, tuple[int, Any]] = {
 
 
 class Liar(CartPoleEnv):
-    def __init__(self) -> None:
+    def __init__(self, api_key: str | None = None, password: str | None = None) -> None:
         super().__init__()
+        assert api_key is None or api_key.startswith("cnry")
         told = json.loads(os.environ.get("LIAR", "{}"))
         mine = told.get("env") in (None, next(_made))
         mine = mine and not (told.get("worker") and multiprocessing.parent_process() is None)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlexp.redaction import anonymous
+
 NOT_PART_OF_IT = (
     "seed",
     "seeds",
@@ -28,7 +30,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     """8 hexadecimal digits of the experiment that a checked configuration describes."""
     described = {key: value for key, value in config.items() if key not in NOT_PART_OF_IT}
     described["env"] = {key: value for key, value in config["env"].items() if key != "declared"}
-    canonical = json.dumps(described, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(anonymous(described), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 

@@ -31,6 +31,7 @@ from rlexp.experiment.sessions import Sessions
 from rlexp.experiment.signals import Signals, watched
 from rlexp.experiment.status import FAILED, FINISHED, INTERRUPTED, RUNNING, read_results, read_status
 from rlexp.experiment.wandb_mirror import Mirror, new_id
+from rlexp.redaction import redact, redacted
 from rlexp.storage import RowLog, locked, make_directory, reap_unfinished, write_atomic, write_json
 from rlexp.types import Callback, Progress
 
@@ -120,9 +121,9 @@ def _describe(checked: Checked, directory: Path, folders: Mapping[int, Path]) ->
 
 def _write_once(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     if not (folder / "config.yaml").exists():
-        write_atomic(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        write_atomic(folder / "config.yaml", yaml.safe_dump(redacted(config), sort_keys=False))
     if not (folder / "run.json").exists():
-        write_json(folder / "run.json", facts)
+        write_json(folder / "run.json", redacted(facts))
 
 
 def _train_and_evaluate(
@@ -281,7 +282,7 @@ def _record_failure(directory: Path, folders: Mapping[int, Path], error: BaseExc
     """
     code = error.code if isinstance(error, RlexpError) else 1
     state = INTERRUPTED if isinstance(error, (Interrupted, KeyboardInterrupt)) else FAILED
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = redact(" ".join(str(error).split())) or type(error).__name__
     with contextlib.suppress(RlexpError):
         if isinstance(error, EnvironmentFailure) and error.episode is not None:
             write_json(directory / "failed_episode.json", {"error": message, **error.episode})
