@@ -1,8 +1,8 @@
 """Keeps secrets out of what is written, shown and sent: each is replaced by `<NAME>`, an environment variable.
 
-A secret is what stands under a key whose name says so (`api_key`, `password`), the value of an environment variable with
-such a name (`MY_TOKEN`), wherever it turns up, and the user's part of a URL. A configuration that is read back finds its
-secrets in the environment.
+A secret is what stands under a key whose name says so (`api_key`, `password`), the value of an environment variable
+with such a name (`MY_TOKEN`), wherever it turns up, and the user's part of a URL. A configuration that is read back
+finds its secrets in the environment.
 """
 
 import os

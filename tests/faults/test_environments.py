@@ -126,6 +126,13 @@ def test_f39_an_environment_hangs_or_raises_while_it_is_closed(fault: str, tmp_p
     assert (code, read_json(folder / "status.json")["state"]) == (0, "finished")
 
 
+def test_f39_an_environment_raises_while_it_is_closed_in_the_runs_process(tmp_path: Path) -> None:
+    """An environment that raises when it is closed does not keep a finished run from its end."""
+    code, _, folder = lying(tmp_path, fault="raise", where="close")
+    assert folder is not None
+    assert (code, read_json(folder / "status.json")["state"]) == (0, "finished")
+
+
 @pytest.mark.parametrize("vector", ["sync", "async"])
 @pytest.mark.parametrize(
     ("fault", "said"),

@@ -91,7 +91,7 @@ def test_f58_no_secret_in_a_file_of_a_sweep(tmp_path: Path) -> None:
 
 
 def test_f58_a_saved_run_asks_the_environment_for_its_secrets(tmp_path: Path) -> None:
-    """A run whose environment needs a secret can be evaluated where the environment has it, else says which it lacks."""
+    """A run whose environment needs a secret can be evaluated where the environment has it, else a line names it."""
     outputs, environment = tmp_path / "outputs", {"MY_API_KEY": "cnry-mine"}
     words = [*PLUGIN, 'env.kwargs={api_key: "<MY_API_KEY>"}', *SMALL, "display=none", f"outputs={outputs}"]
     assert Launched(tmp_path / "said", *words, environment=environment).end() == 0

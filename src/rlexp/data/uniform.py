@@ -1,5 +1,6 @@
 """A ring of transitions; sequences of one length are drawn, each with the same probability."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,25 @@ from rlexp.streams import Stream
 from rlexp.types import EnvSpec, Transition
 
 COLUMNS = ("observation", "action", "reward", "terminated", "truncated", "next_observation", "time")
+
+
+def _columns_of(spec: EnvSpec) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and type of one transition in each column."""
+    observation = (spec.observation.shape, spec.observation.dtype)
+    return {
+        "observation": observation,
+        "action": (spec.action.shape, spec.action.dtype),
+        "reward": ((), np.float32),
+        "terminated": ((), np.float32),
+        "truncated": ((), np.float32),
+        "next_observation": observation,
+        "time": ((), np.int64),
+    }
+
+
+def bytes_each(spec: EnvSpec) -> int:
+    """Memory that a transition takes in a buffer."""
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in _columns_of(spec).values())
 
 
 class UniformBuffer:
@@ -27,15 +47,8 @@ class UniformBuffer:
         self._offset = capacity * np.arange(num_seeds)
         self._next = 0
         places = capacity * num_seeds
-        observation = (places, *spec.observation.shape)
         self._columns: dict[str, np.ndarray] = {
-            "observation": np.zeros(observation, spec.observation.dtype),
-            "action": np.zeros((places, *spec.action.shape), spec.action.dtype),
-            "reward": np.zeros(places, np.float32),
-            "terminated": np.zeros(places, np.float32),
-            "truncated": np.zeros(places, np.float32),
-            "next_observation": np.zeros(observation, spec.observation.dtype),
-            "time": np.zeros(places, np.int64),
+            name: np.zeros((places, *shape), dtype) for name, (shape, dtype) in _columns_of(spec).items()
         }
 
     def add(self, segment: dict[str, np.ndarray]) -> None:

@@ -6,6 +6,7 @@ them again and compares the observation. The successor of a step is never the ob
 takes the seeds, keeps the state and gives the numbers of SyncVector, bit for bit: a run may continue on another one.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
@@ -246,8 +247,10 @@ class SyncVector:
         return taken
 
     def close(self) -> None:
+        """Whatever one does then, the others are closed, and what was done with it stands."""
         for env in self._envs:
-            env.close()
+            with contextlib.suppress(Exception):
+                env.close()
 
     def _to_env(self, actions: np.ndarray) -> Any:
         if isinstance(self.spec.action, Discrete):
