@@ -6,9 +6,9 @@
 
 A run is `rlexp` in a process of its own; at each of its rows, a hundred of them, /proc is asked how it stands. Episodes
 of the environment have one length whatever is learned, so a step costs the same throughout. Evaluations and checkpoints
-go on as in any run. After the warm-up, a fifth of the run, resident memory must grow by less than 1 MiB in 100,000 steps
-(least squares), open files and threads (the fewest, for a file is open while it is written) must stay as many, and the
-last fifth must not take more CPU time a step than the first one, up to what the machine's neighbours do (10%).
+go on as in any run. After the warm-up, a fifth of the run, resident memory must grow by less than 1 MiB in 100,000
+steps (least squares), open files and threads (the fewest, for a file is open while it is written) must stay as many,
+and the last fifth must not take more CPU time a step than the first one, up to what the machine's neighbours do (10%).
 """
 
 import argparse

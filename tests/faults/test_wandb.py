@@ -241,6 +241,34 @@ def test_f29_f33_the_server_dies_and_the_run_is_killed_ahead_of_its_checkpoint(
         assert [without_times(row) for row in back.rows()] == untimed(folder)
 
 
+def test_f33_rows_on_the_server_are_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the rows that a server has are not those of the run that goes on, a line says so; equal ones are skipped
+    without a word."""
+    outputs = tmp_path / "outputs"
+    run = Launched(tmp_path / "said", *MIRRORED, "logger=local", "logger.interval=40", f"outputs={outputs}")
+    assert run.end() == 0
+    folder = run_below(outputs)
+    assert folder is not None
+    whole = (folder / "rows.jsonl").read_bytes()
+    with serving(Failing()) as server:
+        variables = account(tmp_path / "home", server.url)
+        sync = [sys.executable, "-c", "from rlexp.cli.sync import main; main()", "--mode", "online", str(folder)]
+
+        def sent() -> str:
+            done = Launched(tmp_path / "sync", command=sync, environment=variables)
+            assert done.end() == 0, done.errors()
+            return done.output()[-1]
+
+        (folder / "rows.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:5]))
+        assert "differs" not in sent()
+        (folder / "rows.jsonl").write_bytes(whole)
+        assert "differs" not in sent()
+        summary = json.loads(server.summary)
+        server.summary = json.dumps(summary | {"updates": summary["updates"] + 1})
+        assert "the server differs: its rows up to env_steps=800 are others than this run's" in sent()
+        assert server.rows() == read_rows(folder / "rows.jsonl")
+
+
 def test_f29_a_slow_server(tmp_path: Path) -> None:
     """A server that takes seconds for each call neither slows a run nor keeps it, and has all rows in the end."""
     with serving(Failing(delay=3.0)) as server:

@@ -32,9 +32,9 @@ def checked_jobs(overrides: Sequence[str], *, multirun: bool, config_dir: str | 
 
 def checked_job(job: Composed) -> Checked:
     """Raises ConfigError where a job cannot run, ResourceError where this machine has not the memory for it."""
-    config = (
-        job.config if job.config.get("extend") is None else extended_config(check(job.config).config, job.overrides)
-    )
+    config = job.config
+    if config.get("extend") is not None:
+        config = extended_config(check(config).config, job.overrides)
     checked = check(config, job.overrides)
     check_memory(checked.config, checked.spec)
     return checked
