@@ -2,7 +2,7 @@
 
 LIAR: a JSON object with `fault`, and where it happens: `step` (counted over all episodes of one environment, from 1) or
 `where` ("make", "reset", "close"); of the environment made as number `env` of its process, where that is named; only in
-worker processes where `worker` is true.
+worker processes where `worker` is true, only in others where it is false.
 """
 
 import itertools
@@ -80,7 +80,7 @@ class Liar(CartPoleEnv):
         assert api_key is None or api_key.startswith("cnry")
         told = json.loads(os.environ.get("LIAR", "{}"))
         mine = told.get("env") in (None, next(_made))
-        mine = mine and not (told.get("worker") and multiprocessing.parent_process() is None)
+        mine = mine and told.get("worker") in (None, multiprocessing.parent_process() is not None)
         self._fault = told.get("fault") if mine else None
         self._at, self._where, self._steps = told.get("step"), told.get("where"), 0
         if self._fault == "other spaces":

@@ -28,6 +28,9 @@ ELSEWHERE = {
 
 PPO = ["algorithm=ppo", "experience.num_envs=2", "experience.rollout_length=20", *TINY]
 
+ONCE = ["evaluation.interval=800", "evaluation.final_episodes=2"]
+"""Few evaluations, and few environments to close."""
+
 
 def lying(tmp_path: Path, *words: str, **lie: Any) -> tuple[int, str, Path | None]:
     """A run in an environment that lies as LIAR says: its exit code, the last line of its errors, its folder."""
@@ -118,17 +121,47 @@ def test_f39_an_environment_hangs_in_a_worker(lie: dict[str, Any], what: str, tm
     assert time.monotonic() - began < 30.0
 
 
+@pytest.mark.parametrize(
+    ("lie", "what"),
+    [
+        ({"step": 30}, "did not step within 1 s; "),
+        ({"where": "reset"}, "did not reset within 1 s; "),
+        ({"where": "make"}, "did not start within 1 s; "),
+    ],
+)
+def test_f39_an_environment_hangs_in_the_runs_process(lie: dict[str, Any], what: str, tmp_path: Path) -> None:
+    """An environment that hangs in the run's own process meets the deadline: code 3, a line that names it.
+
+    C code that keeps Python's interpreter cannot be interrupted there; workers are for that.
+    """
+    code, last, _ = lying(tmp_path, "execution.step_deadline=1", fault="hang", **lie)
+    assert code == 3
+    assert f"Liar-v0: {what}" in last
+
+
+def test_f39_an_environment_hangs_in_an_evaluation(tmp_path: Path) -> None:
+    """An environment that hangs while it is evaluated, in the run's process though training has workers, meets the
+    deadline."""
+    line = ["execution.step_deadline=1", "execution.vector=async"]
+    code, last, folder = lying(tmp_path, *line, fault="hang", step=5, worker=False)
+    assert code == 3
+    assert "did not step within 1 s; " in last
+    assert folder is not None
+    assert [row["kind"] for row in read_rows(folder / "rows.jsonl")].count("train") == 5
+
+
 @pytest.mark.parametrize("fault", ["raise", "hang", "spin"])
 def test_f39_an_environment_hangs_or_raises_while_it_is_closed(fault: str, tmp_path: Path) -> None:
     """What an environment does when it is closed by a worker does not keep a finished run from its end."""
-    code, _, folder = lying(tmp_path, "execution.vector=async", fault=fault, where="close", worker=True)
+    code, _, folder = lying(tmp_path, *ONCE, "execution.vector=async", fault=fault, where="close", worker=True)
     assert folder is not None
     assert (code, read_json(folder / "status.json")["state"]) == (0, "finished")
 
 
-def test_f39_an_environment_raises_while_it_is_closed_in_the_runs_process(tmp_path: Path) -> None:
-    """An environment that raises when it is closed does not keep a finished run from its end."""
-    code, _, folder = lying(tmp_path, fault="raise", where="close")
+@pytest.mark.parametrize("fault", ["raise", "hang"])
+def test_f39_an_environment_is_closed_in_the_runs_process(fault: str, tmp_path: Path) -> None:
+    """An environment that raises or hangs when it is closed does not keep a finished run from its end."""
+    code, _, folder = lying(tmp_path, *ONCE, "execution.step_deadline=0.2", fault=fault, where="close")
     assert folder is not None
     assert (code, read_json(folder / "status.json")["state"]) == (0, "finished")
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 
+from rlexp.envs.deadline import stepping_within
 from rlexp.errors import EnvironmentFailure, Interrupted, NonFiniteError, ResourceError, RlexpError
 from rlexp.experiment.build import Parts, build, make_actor
 from rlexp.experiment.check import Checked
@@ -68,7 +69,7 @@ def run(checked: Checked, display: Display) -> Outcome:
         mirror = Mirror(list(folders.values()), settings, display.say)
         failures = Failures(list(folders))
         try:
-            with watched() as signals:
+            with watched() as signals, stepping_within(config["execution"]["step_deadline"]):
                 results = _train_and_evaluate(checked, directory, signals, display, mirror, failures)
             _finish(directory, folders, results, failures)
         except (MemoryError, torch.OutOfMemoryError) as error:
