@@ -12,7 +12,7 @@ from tests.conftest import CONF
 
 ROOT = CONF.parent / "src"
 FLOORS = {
-    "types": 0, "errors": 0, "ranges": 0, "streams": 0, "clock": 0, "trees": 0, "storage": 0,
+    "types": 0, "errors": 0, "ranges": 0, "streams": 0, "clock": 0, "trees": 0, "storage": 0, "redaction": 0,
     "functional": 1,
     "networks": 2, "optimization": 2, "programs": 2,
     "state": 3, "envs": 3, "data": 3,

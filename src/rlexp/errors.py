@@ -1,7 +1,8 @@
 """Errors that a person reads: one line that says what, where and what to do, and the exit code of the process."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class RlexpError(Exception):
@@ -17,9 +18,17 @@ class ConfigError(RlexpError):
 
 
 class EnvironmentFailure(RlexpError):
-    """An environment broke its contract: it raised, hung, or answered nonsense."""
+    """An environment broke its contract: it raised, hung, or answered nonsense.
+
+    episode: its number, the seed of its reset and the actions up to the failure, which play it again; None where they
+    are not known.
+    """
 
     code = 3
+
+    def __init__(self, message: str, episode: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.episode = episode
 
 
 class NonFiniteError(RlexpError):

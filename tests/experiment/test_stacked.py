@@ -230,15 +230,16 @@ def test_a_seed_that_is_not_finite_is_frozen_and_named_and_the_others_finish(
 
 
 def test_each_seed_is_told_of_its_own_environments() -> None:
-    found = [NotFinite(5, seed=50, step=2), NotFinite(1, seed=10, step=3)]
+    nan = "observation[0] is nan"
+    found = [NotFinite(5, 50, 2, nan), NotFinite(1, 10, 3, nan)]
     vector = SimpleNamespace(num_envs=6, spec=SimpleNamespace(id="Mine-v0"), not_finite=lambda: found)
     failures = Failures([7, 8, 9])
     failures.watch(vector)
     for index in range(3):
         failures.add(index, "loss/q became nan", SimpleNamespace(frozen=[False] * 3, freeze=lambda index: None))
-    assert failures.messages[7] == NotFinite(1, seed=10, step=3).describe(vector.spec)
+    assert failures.messages[7] == NotFinite(1, 10, 3, nan).describe(vector.spec)
     assert failures.messages[8] == "loss/q became nan"
-    assert failures.messages[9] == NotFinite(1, seed=50, step=2).describe(vector.spec)
+    assert failures.messages[9] == NotFinite(1, 50, 2, nan).describe(vector.spec)
 
 
 def test_no_seed_left_ends_the_run(tmp_path: Path, broken_env) -> None:

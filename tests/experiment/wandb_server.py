@@ -11,8 +11,8 @@ from typing import Any
 class Answering(ThreadingHTTPServer):
     """One run. `history` is what the file stream brought, `exit_codes` how each process ended."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.history: list[str] = []
         self.summary = "{}"

@@ -8,6 +8,7 @@ from rlexp.experiment.pace import Pace, clock, seconds_left
 from rlexp.experiment.plans import Plan, Planned
 from rlexp.experiment.standing import WAITING, Standing, standing_of
 from rlexp.experiment.status import FINISHED
+from rlexp.redaction import redact
 
 LAUNCH = 5.0  # seconds that a process of its own takes to import torch and to check its job
 
@@ -119,5 +120,6 @@ def _count(number: int, noun: str) -> str:
 
 
 def _say(text: str) -> None:
+    text = redact(text)
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rlexp.errors import ConfigError, RlexpError
+from rlexp.redaction import redact
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,6 +77,6 @@ def guarded(command: Callable[[], int]) -> int:
 
 
 def report(error: RlexpError) -> None:
-    message = " ".join(str(error).split())
+    message = redact(" ".join(str(error).split()))
     sys.stderr.write(f"rlexp: error[{error.code}]: {message}\n")
     sys.stderr.flush()

@@ -5,13 +5,16 @@ save and stop.
 """
 
 import dataclasses
+import io
 import os
 import signal
 import sys
 import threading
+from typing import Any
 
 from rlexp.cli.common import guarded, lasting_imports
 from rlexp.experiment.signals import leave_until_a_run_begins
+from rlexp.redaction import redact
 
 
 def main() -> None:
@@ -20,7 +23,26 @@ def main() -> None:
     threading.Thread(target=_stop_with_the_sweep, name="watch", daemon=True).start()
     name, *overrides = sys.argv[1:]
     sys.argv = ["rlexp", *overrides]  # what run.json says of how the run was made
+    sys.stdout, sys.stderr = Redacting(sys.stdout), Redacting(sys.stderr)  # they are a file below outputs
     sys.exit(guarded(lambda: _run(name, overrides)))
+
+
+class Redacting(io.TextIOBase):
+    """A stream whose texts have no secrets in them."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(redact(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        number: int = self._stream.fileno()
+        return number
 
 
 def _stop_with_the_sweep() -> None:

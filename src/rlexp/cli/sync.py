@@ -75,4 +75,5 @@ def sync(run: Path, mode: str, project: str | None, entity: str | None) -> str:
     ended = "finished" if done.exit_code == 0 else f"ended with code {done.exit_code}"
     where = "sent" if done.mode == "online" else f"offline in {folder}"
     why = f" ({done.reason})" if done.reason else ""
-    return f"{run}: {done.rows} rows, {ended}, {where}{why}"
+    differs = f"; the server differs: {done.differs}" if done.differs else ""
+    return f"{run}: {done.rows} rows, {ended}, {where}{why}{differs}"

@@ -216,8 +216,10 @@ class AsyncVector:
         except (EOFError, OSError):
             raise self._death(number) from None
         if said == worker.FAILED:
-            code, line = value
-            raise ERRORS.get(code, EnvironmentFailure)(line)
+            code, line, episode = value
+            if code == NonFiniteError.code:
+                raise NonFiniteError(line)
+            raise EnvironmentFailure(line, episode)
         return value
 
     def _expect_progress(self, number: int, what: str) -> None:

@@ -6,13 +6,15 @@ them again and compares the observation. The successor of a step is never the ob
 takes the seeds, keeps the state and gives the numbers of SyncVector, bit for bit: a run may continue on another one.
 """
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
 
+from rlexp.envs.contract import BrokenContract, Observations, compare_spaces, flag
 from rlexp.errors import EnvironmentFailure, NonFiniteError
 from rlexp.types import Box, Discrete, EnvSpec
 
@@ -44,10 +46,11 @@ class NotFinite(NamedTuple):
     env: int
     seed: int  # of the episode
     step: int  # before which it was seen
+    what: str  # such as `observation[2] is nan`
 
     def describe(self, spec: EnvSpec) -> str:
         return (
-            f"{spec.id}: a reward or observation is not finite; environment {self.env}, "
+            f"{spec.id}: a reward or observation is not finite: {self.what}; environment {self.env}, "
             f"episode seed {self.seed}, before step {self.step}; check the environment"
         )
 
@@ -133,9 +136,13 @@ class SyncVector:
         try:
             for _ in range(num_envs):
                 self._envs.append(make())
+                compare_spaces(self._envs[-1], spec)
                 _quicken(self._envs[-1].action_space)
+        except BrokenContract as error:
+            raise EnvironmentFailure(f"{spec.id}: {error}; mend the declaration or the environment") from error
         except Exception as error:
             raise EnvironmentFailure(f"{spec.id} could not be made: {type(error).__name__}: {error}") from error
+        self._observations = Observations(spec.observation, self._envs)
         self.observation, self.time, self._step = arrays or make_arrays(spec, num_envs)
         self._index = [-1] * num_envs
         self._seed = [0] * num_envs
@@ -165,17 +172,23 @@ class SyncVector:
         actions: [B] integers, or [B, *A] real numbers, which are clipped to the space's bounds.
         active: [B] bool, which environments to step, None for all; the others stay as they are, and so do their rows
             of the answer, whatever their actions.
-        Raises EnvironmentFailure with the environment, episode seed and step where one raises.
+        Raises EnvironmentFailure with the environment, episode seed and step where one raises or breaks its contract.
         """
         reward, terminated, truncated, successor = self._step
-        time, limit = self.time, self.spec.time_limit
+        time, limit, look = self.time, self.spec.time_limit, self._observations.look
+        shape = self.spec.observation.shape or None  # an integer is looked at whatever it is
+        over: list[int] = []
         i = 0
         try:
             for i, (env, action) in enumerate(zip(self._envs, self._to_env(actions), strict=True)):
                 if active is not None and not active[i]:
                     continue
-                observed, gain, ended, cut, _ = env.step(action)
                 self._actions[i].append(action)
+                observed, gain, ended, cut, _ = env.step(action)
+                if type(observed) is not np.ndarray or observed.shape != shape:
+                    look(observed)
+                if type(ended) is not bool or type(cut) is not bool:
+                    ended, cut = flag(ended, "terminated"), flag(cut, "truncated")
                 self._return[i] += float(gain)
                 time[i] += 1
                 cut = (cut or time[i] >= limit) and not ended
@@ -184,9 +197,14 @@ class SyncVector:
                 terminated[i] = ended
                 truncated[i] = cut
                 if ended or cut:
-                    self._end_episode(i)
+                    over.append(i)
                 else:
                     self.observation[i] = observed
+            self._observations.take(successor, active)
+            if over:
+                self._note_bad(over)
+                for i in over:
+                    self._end_episode(i)
         except (EnvironmentFailure, NonFiniteError):
             raise
         except Exception as error:
@@ -194,28 +212,45 @@ class SyncVector:
         return self._step
 
     def not_finite(self) -> list[NotFinite]:
-        """What was NaN or infinite when it was looked for or when its episode ended, of each environment the first."""
-        for i, total in enumerate(self._return):
-            if not math.isfinite(total) or not np.isfinite(self.observation[i]).all():
-                self._note(i)
+        """What was NaN or infinite in an episode that is open or has ended, of each environment the first.
+
+        Raises EnvironmentFailure where an observation lay far outside the space.
+        """
+        self._note_bad(range(self.num_envs))
         return list(self._not_finite.values())
 
+    def _note_bad(self, envs: Iterable[int]) -> None:
+        bad = self._observations.bad()
+        for i in envs:
+            if i in bad:
+                what, value = self._observations.worst(i)
+                if math.isfinite(value):
+                    raise self._failure(i, BrokenContract(f"{what}, far outside the space that it declares"))
+                self._note(i, what)
+            elif not math.isfinite(self._return[i]):
+                self._note(i, f"the return is {self._return[i]}")
+
     def _failure(self, i: int, error: Exception) -> EnvironmentFailure:
+        what = str(error) if isinstance(error, BrokenContract) else f"{type(error).__name__}: {error}"
+        actions = np.array(self._actions[i], self.spec.action.dtype).tolist()
         return EnvironmentFailure(
-            f"{self.spec.id}: {type(error).__name__}: {error}; environment {self._first + i}, "
-            f"episode seed {self._seed[i]}, step {int(self.time[i])}; the same command repeats it"
+            f"{self.spec.id}: {what}; environment {self._first + i}, "
+            f"episode seed {self._seed[i]}, step {int(self.time[i])}; the same command repeats it",
+            {"environment": self._first + i, "seed": self._seed[i], "actions": actions},
         )
 
-    def _note(self, i: int) -> None:
-        self._not_finite.setdefault(i, NotFinite(self._first + i, self._seed[i], int(self.time[i])))
+    def _note(self, i: int, what: str) -> None:
+        self._not_finite.setdefault(i, NotFinite(self._first + i, self._seed[i], int(self.time[i]), what))
 
     def drain_finished(self, envs: range | None = None) -> list[Episode]:
         taken, self.finished = drained(self.finished, envs)
         return taken
 
     def close(self) -> None:
+        """Whatever one does then, the others are closed, and what was done with it stands."""
         for env in self._envs:
-            env.close()
+            with contextlib.suppress(Exception):
+                env.close()
 
     def _to_env(self, actions: np.ndarray) -> Any:
         if isinstance(self.spec.action, Discrete):
@@ -230,11 +265,12 @@ class SyncVector:
         self._actions[i] = []
         self._return[i] = 0.0
         self.time[i] = 0
-        self.observation[i] = self._envs[i].reset(seed=self._seed[i])[0]
+        observed = self._envs[i].reset(seed=self._seed[i])[0]
+        self._observations.look(observed)
+        self.observation[i] = observed
+        self._observations.begin(i, self.observation[i])
 
     def _end_episode(self, i: int) -> None:
-        if not math.isfinite(self._return[i]) or not np.isfinite(self._step.successor[i]).all():
-            self._note(i)
         env, total, length = self._first + i, float(self._return[i]), int(self.time[i])
         self.finished.append(Episode(env, self._index[i], self._seed[i], total, length))
         self._begin_episode(i)

@@ -1,7 +1,7 @@
 """A process that steps a slice of an AsyncVector's environments; imports no torch: it starts fast and is small.
 
 The parent writes actions and episode seeds into memory that both see and sends the name of a command; the worker
-writes its rows there and answers DONE, or MORE followed by a value, or FAILED followed by (exit code, line).
+writes its rows there and answers DONE, or MORE followed by a value, or FAILED followed by what an error holds.
 """
 
 import contextlib
@@ -124,7 +124,7 @@ def _told(connection: Connection) -> Iterator[None]:
     except Exception as error:
         known = error if isinstance(error, RlexpError) else EnvironmentFailure(f"{type(error).__name__}: {error}")
         connection.send_bytes(FAILED)
-        connection.send((known.code, str(known)))
+        connection.send((known.code, str(known), getattr(known, "episode", None)))
 
 
 def live_as_long_as_the_parent() -> None:

@@ -17,6 +17,7 @@ from rlexp.experiment.settings import Settings
 from rlexp.experiment.spaces import declared_spec, probed_spec
 from rlexp.experiment.targets import import_package, resolve
 from rlexp.optimization import Optimization
+from rlexp.redaction import restored
 from rlexp.types import EnvSpec
 
 PLUGIN_GROUP = "rlexp.plugins"
@@ -47,6 +48,7 @@ def check(
     trusted_plugins: for a configuration that was read from a run: the packages that the user names now, in place of
     those that the file names.
     """
+    config = restored(config)
     named = config.get("plugins", []) if trusted_plugins is None else list(trusted_plugins)
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise ConfigError(f"plugins={named}: must be a list of package names")

@@ -18,6 +18,11 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
+def steps_of(checkpoint: Path) -> int:
+    """The environment steps that a checkpoint's folder is called by; their names have no fixed length beyond 10^15."""
+    return int(checkpoint.name)
+
+
 class Checkpointer:
     """Saves `parts` every `interval` environment steps and keeps the last `keep`.
 
@@ -89,7 +94,7 @@ class Checkpointer:
 
     def found(self) -> list[Path]:
         """Checkpoints from the oldest to the newest, by their environment steps."""
-        return sorted(path for path in self._directory.glob("[0-9]*") if path.is_dir())
+        return sorted((path for path in self._directory.glob("[0-9]*") if path.is_dir()), key=steps_of)
 
     def load_newest(self) -> tuple[Path | None, list[str]]:
         """Load the newest good checkpoint into the parts; damaged ones are passed over and named.

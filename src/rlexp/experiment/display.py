@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.syntax import Syntax
 from rich.table import Table
 
+from rlexp.redaction import redact, redacted
 from rlexp.types import Progress, Update
 
 REFRESH = 0.2  # seconds between refreshes of the live table
@@ -36,7 +37,7 @@ class Display:
         live = mode == "live" or (mode == "auto" and self._console.is_terminal)
         self._plain = mode == "plain" or (mode == "auto" and not live)
         self._live = Live(console=self._console, auto_refresh=False, transient=True) if live else None
-        self._title = title
+        self._title = redact(title)
         self._rows: dict[int, dict[str, float]] = {}
         self._values: dict[str, float] = {}
         self._phases: dict[str, float] = {}
@@ -46,7 +47,7 @@ class Display:
 
     def show_config(self, config: Mapping[str, Any]) -> None:
         """The composed configuration, as it is saved."""
-        text = yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None, width=110).rstrip()
+        text = yaml.safe_dump(redacted(config), sort_keys=False, default_flow_style=None, width=110).rstrip()
         if self._live is not None:
             self._console.print(Syntax(text, "yaml", background_color="default"))
         elif self._plain:
@@ -54,6 +55,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """One line, whatever the mode but `none`."""
+        text = redact(text)
         if self._live is not None:
             self._live.console.print(text, markup=False)
         elif self._plain:

@@ -50,8 +50,9 @@ class Evaluation:
     def __call__(self, progress: Progress, updates: Sequence[Sequence[Update]], state: Seeds) -> str | None:
         for places, member, turns in zip(places_of(state), state.members, self._turns, strict=True):
             if turns.due(member.progress, self._experience.finished):
+                finite = state.finite()  # the next row or checkpoint tells of those that are not
                 for index in places:
-                    if not state.frozen[index]:
+                    if finite[index] and not state.frozen[index]:
                         self._evaluate(state.seeds[index], self._actor.weights_of(index), member.progress)
         return None
 

@@ -74,7 +74,7 @@ def adopt_parent(config: Mapping[str, Any], directory: Path) -> None:
     if config["extend"] is None or any((directory / "checkpoints").iterdir()):
         return
     parent = Path(config["extend"])
-    newest = max((parent / "checkpoints").glob("[0-9]*"), default=None)
+    newest = max((parent / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name), default=None)
     if newest is None:
         raise StorageError(f"{parent}: has no checkpoint to go on from")
     copy_tree(parent / "rows.jsonl", directory / "rows.jsonl")

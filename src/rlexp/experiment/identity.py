@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlexp.errors import ConfigError
+from rlexp.redaction import anonymous
 
 NOT_PART_OF_IT = (
     "seed",
@@ -35,7 +36,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
 def _described(config: Mapping[str, Any]) -> dict[str, Any]:
     described = {key: value for key, value in config.items() if key not in NOT_PART_OF_IT}
     described["env"] = {key: value for key, value in config["env"].items() if key != "declared"}
-    return described
+    kept: dict[str, Any] = anonymous(described)
+    return kept
 
 
 class Identity:

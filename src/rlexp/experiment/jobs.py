@@ -7,6 +7,7 @@ from rlexp.experiment.check import Checked, check
 from rlexp.experiment.compose import Composed, compose_jobs, use_config_dir
 from rlexp.experiment.extend import extended_config
 from rlexp.experiment.launcher import split_launcher
+from rlexp.experiment.memory import check_memory
 from rlexp.experiment.plans import job_names, refuse_duplicates
 from rlexp.experiment.run import choose_directory
 
@@ -30,6 +31,10 @@ def checked_jobs(overrides: Sequence[str], *, multirun: bool, config_dir: str | 
 
 
 def checked_job(job: Composed) -> Checked:
-    if job.config.get("extend") is None:
-        return check(job.config, job.overrides)
-    return check(extended_config(check(job.config).config, job.overrides), job.overrides)
+    """Raises ConfigError where a job cannot run, ResourceError where this machine has not the memory for it."""
+    config = job.config
+    if config.get("extend") is not None:
+        config = extended_config(check(config).config, job.overrides)
+    checked = check(config, job.overrides)
+    check_memory(checked.config, checked.spec)
+    return checked

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlexp.errors import ConfigError, StorageError
 from rlexp.experiment.identity import human_name
+from rlexp.redaction import redacted
 from rlexp.storage import is_locked, make_directory, read_json, write_json
 
 FOLDER = ".multirun"
@@ -82,7 +83,7 @@ def write_plan(outputs: Path, command: Sequence[str], jobs: Sequence[Planned]) -
         }
         for job, folder in zip(jobs, relative, strict=True)
     ]
-    write_json(plan.folder / FILE, {"command": list(command), "jobs": described})
+    write_json(plan.folder / FILE, redacted({"command": list(command), "jobs": described}))
     return plan
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 import yaml
 
-from rlexp.errors import Interrupted, NonFiniteError, ResourceError, RlexpError, StorageError
+from rlexp.envs.deadline import stepping_within
+from rlexp.errors import EnvironmentFailure, Interrupted, NonFiniteError, ResourceError, RlexpError, StorageError
 from rlexp.experiment.build import Parts, build, make_actor
 from rlexp.experiment.check import Checked
 from rlexp.experiment.checkpoint import Checkpointer, Stateful
@@ -40,6 +41,7 @@ from rlexp.experiment.sessions import Sessions
 from rlexp.experiment.signals import Signals, watched
 from rlexp.experiment.status import FAILED, FINISHED, INTERRUPTED, RUNNING, read_results, read_status
 from rlexp.experiment.wandb_mirror import Mirror, new_id
+from rlexp.redaction import redact, redacted
 from rlexp.storage import RowLog, locked, make_directory, read_rows, reap_unfinished, write_atomic, write_json
 from rlexp.types import Callback, Progress
 
@@ -76,7 +78,8 @@ def run(checked: Checked, display: Display) -> Outcome:
         mirror = Mirror(list(folders.values()), settings, display.say)
         failures = Failures(list(folders))
         try:
-            results = _train_and_evaluate(checked, directory, signals, display, mirror, failures)
+            with stepping_within(config["execution"]["step_deadline"]):
+                results = _train_and_evaluate(checked, directory, signals, display, mirror, failures)
             signals.phase = "settled"
             _finish(directory, folders, results, failures)
         except BaseException as error:
@@ -137,9 +140,9 @@ def _describe(checked: Checked, directory: Path, folders: Mapping[int, Path]) ->
 
 def _write_once(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     if not (folder / "config.yaml").exists():
-        write_atomic(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        write_atomic(folder / "config.yaml", yaml.safe_dump(redacted(config), sort_keys=False))
     if not (folder / "run.json").exists():
-        write_json(folder / "run.json", facts)
+        write_json(folder / "run.json", redacted(facts))
 
 
 def _train_and_evaluate(
@@ -333,8 +336,10 @@ def _record_failure(directory: Path, folders: Mapping[int, Path], error: BaseExc
     """
     code = error.code if isinstance(error, RlexpError) else 1
     state = INTERRUPTED if isinstance(error, (Interrupted, KeyboardInterrupt)) else FAILED
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = redact(" ".join(str(error).split())) or type(error).__name__
     with contextlib.suppress(RlexpError):
+        if isinstance(error, EnvironmentFailure) and error.episode is not None:
+            write_json(directory / "failed_episode.json", {"error": message, **error.episode})
         for folder in dict.fromkeys([directory, *folders.values()]):
             if read_status(folder).get("state") != FINISHED:
                 write_json(folder / "status.json", {"state": state, "exit_code": code, "error": message})

@@ -16,6 +16,7 @@ from rlexp.experiment.check import check
 from rlexp.experiment.compose import conf_dir
 from rlexp.experiment.evaluator import Evaluator, Result
 from rlexp.experiment.extend import read_config
+from rlexp.redaction import redacted
 from rlexp.storage import load_tree, refuse_outside, tree_digest
 from rlexp.types import EnvSpec, Progress
 
@@ -108,7 +109,7 @@ def about(saved: Saved, policy: str) -> dict[str, Any]:
     digest = tree_digest(saved.run / "weights" / saved.which)
     return {
         "run": str(saved.run),
-        "config": saved.config,
+        "config": redacted(saved.config),
         "policy": policy,
         "weights": {"which": saved.which, "env_steps": saved.progress.env_steps, "sha256": digest},
         "evaluation_seed": saved.config["evaluation"]["seed"],

@@ -85,6 +85,8 @@ class Mirror:
         else:
             if not self._said:
                 self._report()
+            for differs in filter(None, (self._heard(each).get("differs") for each in self._directories)):
+                self._say(f"W&B: {differs}: it went on where it was no longer exact; rows.jsonl is right")
             if self._process.returncode != 0:
                 errors = [error for each in self._directories if (error := self._heard(each).get("error"))]
                 self._say(f"W&B: not mirrored: {'; '.join(errors) or 'its process died'}; {self._remedy()}")

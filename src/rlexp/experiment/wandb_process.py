@@ -34,12 +34,14 @@ NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 @dataclass(frozen=True)
 class Mirrored:
-    """A W&B run that was made: "online" or "offline", why not online, how many rows were logged, the exit code."""
+    """A W&B run that was made: "online" or "offline", why not online, how many rows were logged, the exit code, and how
+    the rows that a server had before differ from the run's, if they do."""
 
     mode: str
     reason: str | None
     rows: int
     exit_code: int
+    differs: str | None = None
 
 
 def main() -> None:
@@ -152,11 +154,12 @@ class Copy:
         offline = self._run.offline
         self._mode = "offline" if offline else "online"
         url = None if offline else self._run.url
-        self._said = {"pid": os.getpid(), "mode": self._mode, "reason": self.reason, "url": url}
+        self._said: dict[str, Any] = {"pid": os.getpid(), "mode": self._mode, "reason": self.reason, "url": url}
         write_json(directory / "wandb.json", self._said)
         self._follower = Follower(directory / "rows.jsonl")
         self._logged = 0
-        self._on_server = -1 if offline else _last_on_server(self._run)
+        self._newest: dict[str, Any] = {} if offline else _newest_on_server(self._run)
+        self._on_server = int(self._newest.get("seq", -1))
 
     def follow(self, lives: bool) -> Mirrored | None:
         """Log the rows that have come; finish and answer with what was made once the run has ended.
@@ -165,6 +168,9 @@ class Copy:
         """
         exit_code = _exit_code(self._directory, lives)  # before the rows: after the end none can come
         for row in self._follower.new_rows():
+            if row["seq"] == self._on_server and _differs(_as_numbers(row), self._newest):
+                self._said["differs"] = f"its rows up to env_steps={row['env_steps']} are others than this run's"
+                write_json(self._directory / "wandb.json", self._said)
             if row["seq"] > self._on_server:
                 with as_resource_error(self._directory):
                     self._run.log(_as_numbers(row))
@@ -174,12 +180,25 @@ class Copy:
         with as_resource_error(self._directory):
             self._run.finish(exit_code=exit_code)
         write_json(self._directory / "wandb.json", self._said | {"rows": self._logged, "exit_code": exit_code})
-        return Mirrored(self._mode, self.reason, self._logged, exit_code)
+        return Mirrored(self._mode, self.reason, self._logged, exit_code, self._said.get("differs"))
 
 
-def _last_on_server(run: "wandb.Run") -> int:
+def _newest_on_server(run: "wandb.Run") -> dict[str, Any]:
+    """The last value of each metric that a server has."""
     summary: Any = run.summary  # W&B gives it no types
-    return int(summary.get("seq", -1))
+    return _as_numbers({str(key): summary.get(key) for key in summary.keys()})  # noqa: SIM118
+
+
+def _differs(row: dict[str, Any], newest: dict[str, Any]) -> bool:
+    """Whether a row that a server has is not the one that the run has made anew; times may differ.
+
+    A continued run that is exact makes equal rows: then what the server has is this run's.
+    """
+    return any(
+        key in newest and newest[key] != value and not (value != value and newest[key] != newest[key])
+        for key, value in row.items()
+        if not key.startswith("time/")
+    )
 
 
 class Follower:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlexp.errors import ConfigError, ResourceError, StorageError
 from rlexp.experiment.extend import read_config
 from rlexp.experiment.identity import outputs_of
+from rlexp.redaction import redact
 from rlexp.storage import read_json, remove
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def as_resource_error(directory: Path) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return redact(" ".join(str(error).split())) or type(error).__name__
 
 
 def open_run(directory: Path, target: Target, *, first: bool = True) -> "tuple[wandb.Run, str | None]":
