@@ -21,7 +21,9 @@ def of_kind(*kinds: str) -> list[Fault]:
 
 
 def test_f50_a_mistyped_key_or_choice_is_refused_with_one_line() -> None:
-    """Every key with one letter left out, doubled, replaced or exchanged, and unknown choices of every group: exit code 2, one line, nothing made."""  # noqa: E501
+    """Every key with one letter left out, doubled, replaced or exchanged, and unknown choices of every group: exit
+    code 2, one line, nothing made.
+    """
     chosen = of_kind("typing error", "unknown choice")
     assert len(chosen) > 350
     assert complaints(chosen) == []
@@ -34,7 +36,9 @@ def test_f50_the_nearest_key_is_named() -> None:
 
 
 def test_f51_a_value_of_a_wrong_type_or_out_of_its_range_is_refused() -> None:
-    """Every field with a value of another type (truth values for numbers too), and every bounded field beyond each end of its range: exit code 2, one line that names the field."""  # noqa: E501
+    """Every field with a value of another type (truth values for numbers too), and every bounded field beyond each end
+    of its range: exit code 2, one line that names the field.
+    """
     chosen = of_kind("wrong type", "out of range")
     assert len(chosen) > 200
     assert complaints(chosen) == []
@@ -42,7 +46,9 @@ def test_f51_a_value_of_a_wrong_type_or_out_of_its_range_is_refused() -> None:
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400", "-1", "true", "null", "'1'"])
 def test_f51_what_is_no_proper_number_is_refused(value: str) -> None:
-    """Not a number, infinity, a negative number, a truth value, nothing and a text in place of a number: refused, and field and value are named."""  # noqa: E501
+    """Not a number, infinity, a negative number, a truth value, nothing and a text in place of a number: refused, and
+    field and value are named.
+    """
     for field in ("total_env_steps", "experience.num_envs", "optimizer.learning_rate"):
         answer = refuse([f"{field}={value}"])
         assert complaint(Fault("wrong type", [f"{field}={value}"]), answer) is None

@@ -29,21 +29,23 @@ ELSEWHERE = {
 }
 
 TARGETS = """
-os.system os.popen os.mkdir os.remove os.rename os.execv os.putenv os.kill os.fork posix.system subprocess.run subprocess.Popen
-subprocess.check_output subprocess.os.system logging.os.system logging.config.dictConfig logging.FileHandler timeit.timeit
-builtins.open builtins.eval builtins.exec builtins.compile builtins.__import__ builtins.getattr builtins.setattr io.open
-io.FileIO pathlib.Path.write_text pathlib.Path.unlink pathlib.Path shutil.copyfile shutil.rmtree shutil.os.system
-tempfile.mkdtemp tempfile.NamedTemporaryFile numpy.load numpy.save numpy.fromfile numpy.memmap pickle.load pickle.loads
-marshal.loads shelve.open sqlite3.connect urllib.request.urlopen http.client.HTTPConnection socket.create_connection
-socket.socket webbrowser.open runpy.run_path runpy.run_module importlib.import_module code.interact pdb.run pty.spawn
-ctypes.CDLL multiprocessing.Process threading.Thread atexit.register sys.exit sys.setrecursionlimit codecs.open zipfile.ZipFile
-torch.load torch.save torch.hub.load torch.jit.load torch.utils.cpp_extension.load torch.classes.load_library
-torch.nn.functional.torch.os.mkdir torch.optim.adam.torch.save torch.nn.modules.module.torch.load torch.nn.init.warnings
-hydra.utils.instantiate hydra.utils.get_method hydra.utils.call omegaconf.OmegaConf.save omegaconf.OmegaConf.register_new_resolver
-yaml.unsafe_load gymnasium.make gymnasium.register wandb.init safetensors.torch.save_file rlexp.storage.remove rlexp.storage.write_atomic
-rlexp.storage.make_directory rlexp.cli.main.main rlexp.experiment.targets.resolve rlexp.experiment.targets.ALLOWED.append
-rlexp.experiment.rules.SPACE_RULES rlexp.algorithms.ppo.torch.os.system rlexp.algorithms.ppo.PPO.__init__.__globals__.get
-rlexp.networks.torso.MLP.__class__.__base__.__subclasses__ rlexp.experience.replay.np.load
+os.system os.popen os.mkdir os.remove os.rename os.execv os.putenv os.kill os.fork posix.system subprocess.run
+subprocess.Popen subprocess.check_output subprocess.os.system logging.os.system logging.config.dictConfig
+logging.FileHandler timeit.timeit builtins.open builtins.eval builtins.exec builtins.compile builtins.__import__
+builtins.getattr builtins.setattr io.open io.FileIO pathlib.Path.write_text pathlib.Path.unlink pathlib.Path
+shutil.copyfile shutil.rmtree shutil.os.system tempfile.mkdtemp tempfile.NamedTemporaryFile numpy.load numpy.save
+numpy.fromfile numpy.memmap pickle.load pickle.loads marshal.loads shelve.open sqlite3.connect urllib.request.urlopen
+http.client.HTTPConnection socket.create_connection socket.socket webbrowser.open runpy.run_path runpy.run_module
+importlib.import_module code.interact pdb.run pty.spawn ctypes.CDLL multiprocessing.Process threading.Thread
+atexit.register sys.exit sys.setrecursionlimit codecs.open zipfile.ZipFile torch.load torch.save torch.hub.load
+torch.jit.load torch.utils.cpp_extension.load torch.classes.load_library torch.nn.functional.torch.os.mkdir
+torch.optim.adam.torch.save torch.nn.modules.module.torch.load torch.nn.init.warnings hydra.utils.instantiate
+hydra.utils.get_method hydra.utils.call omegaconf.OmegaConf.save omegaconf.OmegaConf.register_new_resolver
+yaml.unsafe_load gymnasium.make gymnasium.register wandb.init safetensors.torch.save_file rlexp.storage.remove
+rlexp.storage.write_atomic rlexp.storage.make_directory rlexp.cli.main.main rlexp.experiment.targets.resolve
+rlexp.experiment.targets.ALLOWED.append rlexp.experiment.rules.SPACE_RULES rlexp.algorithms.ppo.torch.os.system
+rlexp.algorithms.ppo.PPO.__init__.__globals__.get rlexp.networks.torso.MLP.__class__.__base__.__subclasses__
+rlexp.experience.replay.np.load
 """.split()  # noqa: SIM905
 """Callables that would do harm, or lead to one that does."""
 
@@ -91,7 +93,9 @@ def write(folder: Path, name: str, text: str | bytes) -> list[str]:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_f56_a_target_that_does_harm_is_refused_in_every_place(target: str, tmp_path: Path) -> None:
-    """Ninety callables that write, remove, import, connect or start processes as the `_target_` of each part, of a schedule and of a rule: refused, and nothing of them runs."""  # noqa: E501
+    """Ninety callables that write, remove, import, connect or start processes as the `_target_` of each part, of a
+    schedule and of a rule: refused, and nothing of them runs.
+    """
     with pytest.raises(ConfigError):
         resolve(target, "algorithm")
     with refused(tmp_path) as ask:
@@ -105,7 +109,7 @@ def test_f56_a_target_that_does_harm_is_refused_in_every_place(target: str, tmp_
 
 HOSTILE = {
     "a tag that runs a command": ("env/x.yaml", "!!python/object/apply:os.system ['touch canary']\n"),
-    "a tag that makes an object": ("env/x.yaml", CARTPOLE.replace("{}", "{a: !!python/object/new:os.mkdir [canary]}", 1)),
+    "a tag that makes an object": ("env/x.yaml", CARTPOLE.replace("{}", "{a: !!python/object/new:os.mkdir [x]}", 1)),
     "a tag that names a function": ("env/x.yaml", CARTPOLE.replace("{}", "{a: !!python/name:os.system }", 1)),
     "a tag that imports": ("env/x.yaml", CARTPOLE.replace("{}", "{a: !!python/module:canary_module }", 1)),
     "a tag of its own": ("env/x.yaml", "!canary {a: 1}\n"),
@@ -117,9 +121,9 @@ HOSTILE = {
     "a plugin": ("experiment/x.yaml", GLOBAL + "plugins: [canary_module]\n"),
     "a plugin by a reference": ("experiment/x.yaml", GLOBAL + "tags: [canary_module]\nplugins: ${tags}\n"),
     "a plugin in the main file": ("config.yaml", CONFIG.replace("plugins: []", "plugins: [canary_module]")),
-    "a package on the search path": ("config.yaml", CONFIG.replace("hydra:", "hydra:\n  searchpath: ['pkg://canary_module']")),
-    "a target in a schedule": ("experiment/x.yaml", GLOBAL + "algorithm:\n  clip_ratio: {_target_: os.system, command: a}\n"),
-    "a target in the environment": ("experiment/x.yaml", GLOBAL + "env:\n  id: {_target_: os.system, command: a}\n"),
+    "a package on the search path": ("config.yaml", f"{CONFIG}  searchpath: ['pkg://canary_module']\n"),
+    "a target in a schedule": ("experiment/x.yaml", GLOBAL + "algorithm: {clip_ratio: {_target_: os.system}}\n"),
+    "a target in the environment": ("experiment/x.yaml", GLOBAL + "env: {id: {_target_: os.system}}\n"),
     "bytes": ("env/x.yaml", CARTPOLE.replace("{}", "{a: !!binary aGVsbG8=}", 1)),
     "keys that are no text": ("env/x.yaml", CARTPOLE.replace("{}", "{1: 2, b: 3}", 1)),
     "a terminal's commands": ("experiment/x.yaml", GLOBAL + '"\\x1b[2J\\x1b]0;canary\\a": 1\n'),
@@ -155,7 +159,10 @@ HOSTILE = {
 def test_f56_a_hostile_file_runs_nothing_and_exhausts_nothing(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files of a configuration folder with Python tags, resolvers, plugins, packages to import, aliases and references that grow without end, and what is no YAML: one line, exit code 2, nothing runs, nothing is written, memory stays bounded."""  # noqa: E501
+    """Files of a configuration folder with Python tags, resolvers, plugins, packages to import, aliases and references
+    that grow without end, and what is no YAML: one line, exit code 2, nothing runs, nothing is written, memory
+    stays bounded.
+    """
     name, text = HOSTILE[what]
     (tmp_path / "canary_module.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -169,7 +176,9 @@ def test_f56_a_hostile_file_runs_nothing_and_exhausts_nothing(
 
 @pytest.mark.parametrize("kind", ["a pipe", "a device", "another's memory", "an endless file"])
 def test_f56_what_is_no_ordinary_file_is_not_read(kind: str, tmp_path: Path) -> None:
-    """A pipe, a device, a file that cannot be read and a file of a terabyte in a configuration folder: refused in one line, without waiting and without filling the memory."""  # noqa: E501
+    """A pipe, a device, a file that cannot be read and a file of a terabyte in a configuration folder: refused in one
+    line, without waiting and without filling the memory.
+    """
     words = write(tmp_path, "env/y.yaml", CARTPOLE)
     path = tmp_path / "conf" / "env" / "x.yaml"
     if kind == "a pipe":
@@ -203,7 +212,9 @@ HOSTILE_SAVED = {
 
 @pytest.mark.parametrize("what", HOSTILE_SAVED)
 def test_f56_the_configuration_in_a_run_s_folder_is_read_alike(what: str, tmp_path: Path) -> None:
-    """A run's folder from somebody else, its config.yaml with a Python tag, or growing without end: `rlexp-evaluate` refuses it in one line, nothing runs."""  # noqa: E501
+    """A run's folder from somebody else, its config.yaml with a Python tag, or growing without end: `rlexp-evaluate`
+    refuses it in one line, nothing runs.
+    """
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_bytes(str(HOSTILE_SAVED[what]).encode())
     with refused(tmp_path) as ask:
@@ -212,7 +223,9 @@ def test_f56_the_configuration_in_a_run_s_folder_is_read_alike(what: str, tmp_pa
 
 
 def test_f56_a_saved_configuration_brings_no_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A saved config.yaml that names plugins and targets in them: nothing is imported unless the user names the package."""  # noqa: E501
+    """A saved config.yaml that names plugins and targets in them: nothing is imported unless the user names the
+    package.
+    """
     (tmp_path / "canary_module.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
     config = checked_jobs([], multirun=False)[0].config
