@@ -333,6 +333,25 @@ OTHERS = [
     ["tags=" + "[" * 3000 + "]" * 3000],
 ]
 
+HOSTILE_VALUES = [
+    "${oc.env:HOME}", "${oc.decode:5}", "${now:%Y}", "${hydra:runtime.cwd}", "${seed}", "${nope}", "${${seed}}", "${",
+    "$",
+    "${.seed}", "${..a}", "${a[0]}", "!!python/object/apply:os.system [true]", "!!python/name:os.system ",
+    "!!binary aGk=",
+    "!canary {}", "&a [*a]", "*a", "<<: {a: 1}", "? [a]\n: 1", "---\n", "%YAML 9.9\n", "\ufeff", "\0", "\x1b[2J", "???",
+    "{_target_: os.system, command: true}", "{_target_: torch.nn.Linear, in_features: 2, out_features: 2}",
+    "{_target_: rlexp.functional.schedules.linear, start: 1, end: 0, fraction: 1}", "{_partial_: true}",
+    "{_args_: [1]}",
+    "range(0,1000000000)", "range(0,3)", "range(0,1,0)", "range(1,inf)", "choice(1,2)", "interval(0,1)", "glob(*)",
+    "shuffle(range(0,99999999999))", "sort(3,1,2)", "tag(a,choice(1,2))", "int(x)", "float(nan)", "bool(2)", "str([1])",
+    "nan", "inf", "-inf", "1e400", "0x" + "f" * 60, "9" * 5000, "1_0", "0o7", "1:2:3", "2026-01-01", "yes", "~", "null",
+    "[" * 300, "{a: " * 100 + "1" + "}" * 100, "../../../etc/passwd", "/etc/passwd", "a" * 3000,
+    "defaults: [x]", "defaults:\n  - ../x\n", "# @package _global_\n", "# @package ${oc.env:HOME}\n",
+    "plugins: [canary]\n", "hydra: {searchpath: ['pkg://canary']}\n",
+    "hydra: {callbacks: {a: {_target_: os.system}}}\n",
+]  # fmt: skip
+"""Pieces of override grammar and YAML that mean something, mostly something that they should not."""
+
 VALID = [
     [],
     ["algorithm=dqn"],
