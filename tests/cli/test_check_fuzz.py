@@ -65,6 +65,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(env_id: str, request: str) -> Any:
         raise ConfigError(f"env.id={env_id}: is not asked here")
 
+    assert command([]) == 0  # torch and Hydra are imported before anybody is watched
     monkeypatch.setattr(spaces, "_ask", ask)
     monkeypatch.setenv("RLEXP_CONF_DIR", "")
 
@@ -97,7 +98,6 @@ def test_any_words_at_all_are_answered_with_one_line(tmp_path: Path, monkeypatch
     exit code 2 (6 where the memory would not do), no traceback; nothing runs, nothing is written, memory is bounded.
     """
     monkeypatch.chdir(tmp_path)
-    answer([])
     before = peak()
 
     @MANY
@@ -130,7 +130,6 @@ def test_any_configuration_file_at_all_is_answered_with_one_line() -> None:
     meaningless or hostile text: "ok", or one line and exit code 2, no traceback; nothing runs, nothing is written,
     memory is bounded.
     """
-    answer([])
     before = peak()
 
     @FEW

@@ -6,6 +6,7 @@ knows the nearest right one, whichever of `key=`, `+key=` and `++key=` was typed
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,7 +123,11 @@ def _hydra() -> Iterator[None]:
 @contextmanager
 def _readable_errors() -> Iterator[None]:
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Hydra's are of several lines, and mean a mistake
+            yield
+    except UserWarning as warning:
+        raise ConfigError(" ".join(str(warning).split())) from warning
     except RecursionError as error:
         raise ConfigError("values are nested too deeply, or configuration files name each other in a circle") from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, ArithmeticError, OSError) as error:
