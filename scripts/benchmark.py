@@ -3,6 +3,7 @@
     pip install rlexp[benchmark,mujoco]
     python scripts/benchmark.py --workloads W1 W2b W3 W4 W5 --rounds 5
     python scripts/benchmark.py --workloads sweep --rounds 3
+    python scripts/benchmark.py --workloads W1 --record     # and keep it for docs/performance.md
 
 W1 to W5: steps per CPU-second. Each training run is a process of its own, pinned to one core, with one thread for torch
 and for BLAS. Rounds are interleaved (A B, A B, ...) and a ratio is taken within a round, so that a machine which slows
@@ -27,7 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import benchmark_sweep
+import docs_benchmark
 from benchmark_workloads import PEERS, WORKLOADS
+from docs_page import DOCS, result
 
 PACKAGES = ("rlexp", "stable-baselines3", "torch", "gymnasium", "numpy")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -135,6 +138,7 @@ def main() -> None:
         "--core", type=int, default=max(os.sched_getaffinity(0)), help="where W1 to W5 run; not the sweep"
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs/benchmark"), help="folder of the JSON file")
+    parser.add_argument("--record", action="store_true", help="keep it in docs/results/; scripts/make_docs.py shows it")
     options = parser.parse_args()
     os.environ |= dict.fromkeys(THREADS, "1")
     try:
@@ -157,6 +161,11 @@ def main() -> None:
     make_directory(options.outputs)
     path = options.outputs / f"{time.strftime('%Y-%m-%dT%H%M%S')}.json"
     write_json(path, found)
+    if options.record:
+        titles = {name: workload.title for name, workload in WORKLOADS.items()}
+        kept = docs_benchmark.recorded(result(docs_benchmark.NAME), found, titles, time.strftime("%Y-%m-%d"))
+        make_directory(DOCS / "results")
+        write_json(DOCS / "results" / f"{docs_benchmark.NAME}.json", kept)
     tables = [table(summaries)] if summaries else []
     tables += [sweep_table(found["sweep"])] if "sweep" in found else []
     versions = ", ".join(f"{name} {value}" for name, value in where.items())

@@ -1,19 +1,23 @@
-"""Make docs/metrics.md and docs/rules.md from the tables in the code.
+"""Make the pages of docs/ that follow from something else: metrics and rules from the tables in the code, reliability
+from the fault tests, reliability and performance from docs/sources/ and the committed results in docs/results/.
 
 python scripts/make_docs.py             # write them
 python scripts/make_docs.py --check     # exit code 1 where they are not what the code says
 """
 
 import argparse
+import functools
 import inspect
 import sys
-from pathlib import Path
+
+import docs_benchmark
+import docs_faults
+from docs_page import DOCS, Place, figures, fill
 
 from rlexp.experiment.metrics import TABLE
 from rlexp.experiment.rules import RULES
 from rlexp.storage import write_atomic
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
 REDUCTIONS = {
     "mean": "mean since the last row",
     "max": "largest since the last row",
@@ -58,13 +62,32 @@ def rules_page() -> str:
     return RULES_HEAD + "\n".join(lines) + "\n"
 
 
+def from_source(name: str) -> str:
+    """A page of docs/sources/ with its places filled."""
+    known = docs_faults.read()
+    places: dict[str, Place] = {
+        "made": lambda: f"Made from `docs/sources/{name}` by `python scripts/make_docs.py`.",
+        "figures": figures,
+        "faults": functools.partial(docs_faults.promises, known),
+        "counts": lambda: docs_faults.counts(known),
+        "workloads": docs_benchmark.workloads,
+        "sweep": docs_benchmark.sweep,
+    }
+    return fill((DOCS / "sources" / name).read_text(), places)
+
+
+PAGES = {"metrics.md": metrics_page, "rules.md": rules_page} | {
+    name: functools.partial(from_source, name) for name in ("reliability.md", "performance.md")
+}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
     stale = []
-    for name, text in {"metrics.md": metrics_page(), "rules.md": rules_page()}.items():
-        path = DOCS / name
+    for name, make in PAGES.items():
+        path, text = DOCS / name, make()
         if path.exists() and path.read_text() == text:
             continue
         stale.append(name)

@@ -11,6 +11,8 @@ from typing import NoReturn
 from rlexp.errors import ConfigError, RlexpError
 from rlexp.redaction import redact
 
+LONGEST = 2000  # characters of an error's line: a value may be as long as a command line
+
 
 class Parser(argparse.ArgumentParser):
     """Its errors are ours: one line, exit code 2."""
@@ -77,6 +79,9 @@ def guarded(command: Callable[[], int]) -> int:
 
 
 def report(error: RlexpError) -> None:
-    message = redact(" ".join(str(error).split()))
+    """One line without secrets; what a terminal would obey (a file's name or value may hold it) is shown, not sent."""
+    words = redact(" ".join(str(error).split()))
+    words = words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
+    message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
     sys.stderr.write(f"rlexp: error[{error.code}]: {message}\n")
     sys.stderr.flush()

@@ -2,25 +2,31 @@
 
 import functools
 import importlib.metadata
+import inspect
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from rlexp.envs.make import missing_extra
-from rlexp.errors import ConfigError
+from rlexp.errors import ConfigError, ResourceError
 from rlexp.experiment import rules
 from rlexp.experiment.build import make_algorithm, make_device, make_networks, make_optimizations
+from rlexp.experiment.members import seeds_of
 from rlexp.experiment.schema import Schema
 from rlexp.experiment.settings import Settings
 from rlexp.experiment.spaces import declared_spec, probed_spec
 from rlexp.experiment.targets import import_package, resolve
 from rlexp.optimization import Optimization
 from rlexp.redaction import restored
-from rlexp.types import EnvSpec
+from rlexp.types import Algorithm, EnvSpec
 
 PLUGIN_GROUP = "rlexp.plugins"
+COPIES = 4  # of a parameter while it is trained: itself, its gradient, two moments
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def check(
     _apply_rules(checked, spec, parts)
     make_device(checked)
     algorithm = make_algorithm(checked, spec, schema)
-    networks = make_networks(checked, spec, schema, algorithm)
+    networks = _try_networks(checked, spec, schema, algorithm)
     make_optimizations(checked, schema, algorithm, networks)
     return Checked(checked, spec, schema, tuple(overrides))
 
@@ -91,6 +97,8 @@ def _part(schema: Schema, config: Mapping[str, Any], group: str) -> Any:
     if config[group] is None:
         return None
     target = resolve(config[group]["_target_"], group, schema.plugins)
+    if "_partial_" in config[group] and not inspect.isfunction(target):
+        raise ConfigError(f"{group}._partial_: is for optimizer.rule alone; leave it out")
     lacking = [name for name in DECLARES[group] if not hasattr(target, name)]
     if lacking or (group == "optimizer" and target is not Optimization):
         lacks = f": it declares no '{lacking[0]}'" if lacking else ""
@@ -108,7 +116,7 @@ def _check_values(schema: Schema, config: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(
                 f"optimizer.networks={networks}: must be a mapping from a network's name to what differs for it"
             )
-        checked["optimizer"] = schema.part(base, "optimizer") | {
+        checked["optimizer"] = schema.part(base, "optimizer", ("networks",)) | {
             "networks": {name: _differences(schema, base, changes, name) for name, changes in networks.items()}
         }
     return checked
@@ -136,6 +144,32 @@ def _check_names(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
             raise ConfigError("extend=RUN goes on from the run of one seed; leave out seeds")
     if config["restart"] and config["extend"] is not None:
         raise ConfigError("restart=true and extend=RUN exclude each other; choose one")
+
+
+def _try_networks(
+    config: Mapping[str, Any], spec: EnvSpec, schema: Schema, algorithm: Algorithm
+) -> dict[str, nn.Module]:
+    """The networks, not initialised: their memory is asked for and not touched.
+
+    Raises ResourceError where training them would fill the machine's.
+    """
+    try:
+        networks = make_networks(config, spec, schema, algorithm)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        if not re.search("can't allocate memory|out of memory|overflow", str(error), re.IGNORECASE):
+            raise
+        raise ResourceError(
+            "network: this machine has not got the memory for its parameters; lower its sizes"
+        ) from error
+    tensors = [tensor for module in networks.values() for tensor in (*module.parameters(), *module.buffers())]
+    needed = COPIES * len(seeds_of(config)) * sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there and config["device"] == "cpu":
+        raise ResourceError(
+            f"network: training takes {needed / 1e9:.1f} GB for its parameters alone, this machine has "
+            f"{there / 1e9:.1f} GB; lower its sizes"
+        )
+    return networks
 
 
 def _check_packages(config: Mapping[str, Any]) -> None:

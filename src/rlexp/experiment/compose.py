@@ -4,7 +4,9 @@ Every override of a value is forced (`++`) before Hydra sees it, so that an unkn
 knows the nearest right one, whichever of `key=`, `+key=` and `++key=` was typed.
 """
 
+import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,17 +19,20 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlexp.errors import ConfigError
 from rlexp.experiment.choices import compose_choices, groups, set_values
+from rlexp.experiment.references import resolved
+from rlexp.experiment.sources import read_within_bounds
 
 CONFIG_DIR_VARIABLE = "RLEXP_CONF_DIR"
+MOST_JOBS = 10_000  # of a sweep: a slip such as range(0,1e9) is not to fill the memory
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ def use_config_dir(directory: str | None) -> None:
         raise ConfigError(f"configuration folder {chosen} does not exist; check --config-dir and {CONFIG_DIR_VARIABLE}")
     if chosen:
         os.environ[CONFIG_DIR_VARIABLE] = str(Path(chosen).resolve())
+    read_within_bounds()
     if UserConfigDirectory not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(UserConfigDirectory)
 
@@ -81,9 +87,22 @@ def compose_jobs(arguments: Sequence[str], *, multirun: bool = False) -> list[Co
         else:
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             lines = list(parser.parse_overrides(prepared))
+            _refuse_too_many(lines)
             batches = [job for chunk in BasicSweeper.split_arguments(lines, None) for job in chunk]
             typed = [[_typed(line) for line in job] for job in batches]
         return [Composed(_compose(batch), tuple(words)) for batch, words in zip(batches, typed, strict=True)]
+
+
+def _refuse_too_many(lines: Sequence[Override]) -> None:
+    count = 1
+    for line in lines:
+        found = line.value()
+        if isinstance(found, RangeSweep) and found.start is not None and found.stop is not None and found.step:
+            count *= max(1, math.ceil((found.stop - found.start) / found.step))
+        elif line.is_choice_sweep():
+            count *= max(1, sum(1 for _ in line.sweep_string_iterator()))
+        if count > MOST_JOBS:
+            raise ConfigError(f"{line.input_line}: makes more than {MOST_JOBS:,} jobs; give fewer values")
 
 
 def split_hydra(arguments: Sequence[str]) -> tuple[list[Override], list[str]]:
@@ -95,6 +114,7 @@ def split_hydra(arguments: Sequence[str]) -> tuple[list[Override], list[str]]:
 
 @contextmanager
 def _hydra() -> Iterator[None]:
+    read_within_bounds()
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir()), job_name="rlexp"):
         yield
@@ -103,8 +123,14 @@ def _hydra() -> Iterator[None]:
 @contextmanager
 def _readable_errors() -> Iterator[None]:
     try:
-        yield
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Hydra's are of several lines, and mean a mistake
+            yield
+    except UserWarning as warning:
+        raise ConfigError(" ".join(str(warning).split())) from warning
+    except RecursionError as error:
+        raise ConfigError("values are nested too deeply, or configuration files name each other in a circle") from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, ArithmeticError, OSError) as error:
         cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
         raise ConfigError(" ".join(str(cause).split())) from error
 
@@ -153,7 +179,14 @@ def _compose(lines: Sequence[str]) -> dict[str, Any]:
         else:
             values.append(override)
     composed = compose_choices(choices)
+    _refuse_plugins_of_files(composed)
     set_values(composed, values)
-    plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return resolved(composed)
+
+
+def _refuse_plugins_of_files(composed: DictConfig) -> None:
+    """A plugin is code that is imported: whoever types the command names it, not a file that may be another's."""
+    raw = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(raw, dict)
+    if raw.get("plugins", []) != []:
+        raise ConfigError("plugins: a configuration file names some; only plugins=[...] on the command line may")

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from rlexp.errors import ConfigError, StorageError
+from rlexp.experiment.sources import refuse_boundless
 from rlexp.experiment.status import FINISHED, read_status
 from rlexp.storage import copy_tree, load_tree, save_tree
 
@@ -28,7 +29,10 @@ CHANGEABLE = (
 def read_config(run: Path) -> dict[str, Any]:
     """The configuration that a run was begun with; raises ConfigError where the folder holds none."""
     try:
+        refuse_boundless(run / "config.yaml")
         config = yaml.safe_load((run / "config.yaml").read_text())
+    except ConfigError as error:
+        raise ConfigError(f"{run}: is not the folder of a run ({error})") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{run}: is not the folder of a run (config.yaml: {error})") from error
     if not isinstance(config, dict):

@@ -4,6 +4,7 @@ A part's keys are the keyword-only parameters of its target; a value's type and 
 `Annotated[float, Range(0, 1)]`, and nowhere else. Positional parameters are parts that the builder hands over.
 """
 
+import collections.abc
 import dataclasses
 import functools
 import inspect
@@ -45,8 +46,11 @@ class Schema:
             raise ConfigError(f"{_join(where, missing[0])}: is missing; give it a value")
         return {key: self.value(node[key], hint, _join(where, key)) for key, hint in hints.items()}
 
-    def part(self, node: Any, where: str) -> dict[str, Any]:
-        """A node with a `_target_`: its keys against the target's parameters. Returns it with normalised values."""
+    def part(self, node: Any, where: str, also: Sequence[str] = ()) -> dict[str, Any]:
+        """A node with a `_target_`: its keys against the target's parameters. Returns it with normalised values.
+
+        also: keys that stand beside them and were taken out before.
+        """
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise ConfigError(
                 f"{where}={_show(node)}: nothing is chosen for {where.split('.')[0]}; a part needs a _target_"
@@ -56,7 +60,7 @@ class Schema:
         if not isinstance(node.get("_partial_", True), bool):
             raise ConfigError(f"{where}._partial_={_show(node['_partial_'])}: must be true or false")
         given = {key: value for key, value in node.items() if key not in RESERVED}
-        _refuse_unknown(given, fields, where)
+        _refuse_unknown(given, fields, where, (*RESERVED, *also))
         for key, (_, required) in fields.items():
             if required and key not in given:
                 raise ConfigError(f"{where}.{key}: is missing; {node['_target_']} needs a value")
@@ -74,7 +78,7 @@ class Schema:
             return self._schedule(value, limits, where)
         if dataclasses.is_dataclass(hint):
             return self.settings(value, typing.cast(type, hint), where)
-        if isinstance(value, Mapping) and "_target_" in value and get_origin(hint) is not dict:
+        if isinstance(value, Mapping) and "_target_" in value and _may_be_a_part(hint):
             return self.part(value, where)
         return _in_range(_plain(self, value, hint, where), limits, where)
 
@@ -94,6 +98,9 @@ class Schema:
         if not isinstance(value, Mapping):
             return _in_range(_plain(self, value, float, where, " or a schedule with a _target_"), limits, where)
         checked = self.part(value, where)
+        target = resolve(checked["_target_"], where, self.plugins)
+        if not inspect.isfunction(target) or len(given_fields(target)) != 1:
+            raise ConfigError(f"{where}._target_={checked['_target_']}: is no schedule, a function of the progress")
         for key in ("value", "start", "end"):
             if key in checked and limits is not None:
                 # A schedule may end at an open bound: a learning rate may reach 0.
@@ -166,6 +173,13 @@ def _unwrap(hint: Any) -> tuple[Any, Range | None]:
     return inner, next((extra for extra in extras if isinstance(extra, Range)), None)
 
 
+def _may_be_a_part(hint: Any) -> bool:
+    """Not where a number, a text, a choice or a list of such is wanted."""
+    if hint in (int, float, bool, str) or get_origin(hint) in (Literal, dict):
+        return False
+    return get_origin(hint) is None or get_origin(hint) is collections.abc.Callable
+
+
 def _is_union(hint: Any) -> bool:
     return get_origin(hint) in (Union, types.UnionType)
 
@@ -187,7 +201,7 @@ def _plain(schema: Schema, value: Any, hint: Any, where: str, also: str = "") ->
             near = nearest(str(value), choices)
             raise ConfigError(f"{where}={_show(value)}: must be one of {', '.join(choices)}{near}")
         return value
-    if hint is int and isinstance(value, float) and value.is_integer():
+    if hint is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return int(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -212,10 +226,10 @@ def _plain(schema: Schema, value: Any, hint: Any, where: str, also: str = "") ->
     return value
 
 
-def _refuse_unknown(node: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+def _refuse_unknown(node: Mapping[str, Any], known: Iterable[str], where: str, also: Iterable[str] = ()) -> None:
     for key in node:
         if key not in known:
-            hint = nearest(str(key), known) or f"; known here: {', '.join(known) or 'none'}"
+            hint = nearest(str(key), [*known, *also]) or f"; known here: {', '.join(known) or 'none'}"
             raise ConfigError(f"{_join(where, key)}: unknown key{hint}")
 
 

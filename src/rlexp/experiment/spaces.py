@@ -69,14 +69,20 @@ def _spec(env: Mapping[str, Any], known: Mapping[str, Any]) -> EnvSpec:
             time_limit=int(time_limit),
             has_model=bool(known["has_model"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"env.declared: is not a description of spaces ({type(error).__name__}: {error})") from error
 
 
 def _space(node: Mapping[str, Any]) -> Space:
     if node["kind"] == "discrete":
-        return Discrete(int(node["n"]))
+        return Discrete(_size(node["n"]))
     if node["kind"] == "box":
-        shape = tuple(int(size) for size in node["shape"])
+        shape = tuple(_size(size) for size in node["shape"])
         return Box(shape, float(node.get("low", -math.inf)), float(node.get("high", math.inf)))
     raise ValueError(f"kind {node['kind']}")
+
+
+def _size(value: Any) -> int:
+    if int(value) < 1:
+        raise ValueError(f"{value} is no size")
+    return int(value)
