@@ -97,7 +97,7 @@ TENSOR_FILES: dict[str, Callable[[Path], bytes]] = {
     "an unknown type": lambda _: tensors({"0": one(dtype="PICKLE")}, EIGHT),
     "a name that leads out": lambda canary: tensors({f"../../{canary}": one()}, EIGHT),
     "a million arrays": lambda _: tensors(
-        {str(k): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for k in range(1_000_000)}
+        b"{" + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % k for k in range(1_000_000)) + b"}"
     ),
 }
 """What stands in the place of the arrays."""
@@ -109,8 +109,9 @@ TREE_FILES: dict[str, Callable[[Path], bytes]] = {
     "npy": array_of_objects,
     "nested lists": lambda _: b"[" * NESTED + b"]" * NESTED,
     "nested entries": lambda _: b'{"l":[' * NESTED + b"]}" * NESTED,
-    "ten million values": lambda _: b'{"l":[' + b"0," * 10_000_000 + b"0]}",
-    "a million lists": lambda _: b'{"l":[' + b"[]," * 490_000 + b"0]}",
+    "ten million values": lambda _: b'{"d":[["x",{"l":[' + b"0," * 10_000_000 + b"0]}]]}",
+    "five million lists": lambda _: b'{"d":[["x",{"l":[' + b"[]," * 5_000_000 + b"0]}]]}",
+    "an array that nothing names": lambda _: b'{"d":[]}',
     "a long number": lambda _: b'{"d":[["x",' + b"9" * 1_000_000 + b"]]}",
     "a long text": lambda _: b'{"d":[["x","' + "\N{SNAKE}".encode() * 8_000_000 + b'"]]}',
     "one array a thousand times": lambda _: json.dumps({"d": [[k, {"a": "0"}] for k in range(1000)]}).encode(),
@@ -172,6 +173,9 @@ def hostile(folder: Path, canary: Path) -> dict[str, Path]:
             (path / of).write_bytes(data(canary))
             if of != MANIFEST:
                 sealed(path)
+        path = make(of, "a link to a good file")
+        (path / of).rename(folder / f"{path.name} {of}")
+        (path / of).symlink_to(folder / f"{path.name} {of}")
         for name, put in PLACES.items():
             path = make(of, name)
             (path / of).unlink()

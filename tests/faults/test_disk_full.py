@@ -21,8 +21,8 @@ NOT_INJECTED: dict[str, str] = {}
 PPO = ["algorithm=ppo", "experience.num_envs=2", "experience.rollout_length=20", "algorithm.num_epochs=1"]
 LONG = [*PPO, *TINY, "total_env_steps=1_000_000", "logger.interval=40", "checkpoint.interval=1_000_000"]
 LONG = [word for word in LONG if not word.startswith("display")]  # said to a file, in plain lines
-LARGE = [*PPO, "network.hidden=[160,160]", "logger=local", "evaluation=none", "checkpoint.keep=1"]
-LARGE += ["logger.interval=200", "checkpoint.interval=400"]
+LARGE = [*PPO, "network.hidden=[128,128]", "logger=local", "evaluation=none", "checkpoint.keep=1"]
+LARGE += ["logger.interval=200", "checkpoint.interval=1000"]
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_f15_the_disk_is_full_while_rows_come(disk: Callable[[str], SmallDisk], 
     """The disk of a run fills up while it logs: it ends with exit code 5 and one line with the file and the bytes that
     are free; every row before is readable, and once there is room the same command goes on to the rows of the run that
     nothing happened to."""
-    small = disk("size=40M")
+    small = disk("size=4M")
     words = [word for word in LONG if not word.startswith(("total", "checkpoint"))] + ["total_env_steps=8_000"]
     run = Forked(tmp_path / "said", *words, f"outputs={small.path}", prepare=small.enter)
     wait_until(lambda: rows_in(small.seen) > 3, what="the third row")
@@ -85,11 +85,11 @@ def test_f15_the_disk_is_full_while_rows_come(disk: Callable[[str], SmallDisk], 
 def test_f16_the_disk_is_full_in_a_save(disk: Callable[[str], SmallDisk], tmp_path: Path) -> None:
     """The disk has room for half a checkpoint while a run saves: it says so in one line, keeps the checkpoint before,
     leaves nothing of the new one, and goes on; when there is room at the next save it ends as if nothing had been."""
-    small = disk("size=16M")
+    small = disk("size=4M")
     words = [*LARGE, "total_env_steps=6000", f"outputs={small.path}"]
     run = Forked(tmp_path / "said", *words, prepare=small.enter)
     wait_until(lambda: newest(small.seen) is not None, what="the first checkpoint")
-    small.fill(left=400_000)
+    small.fill(left=150_000)
     kept = newest(small.seen)
     wait_until(lambda: "not saved at env_steps=" in run.stderr(), what="a save that fails")
     small.make_room()
@@ -107,10 +107,10 @@ def test_f16_the_disk_is_full_in_a_save(disk: Callable[[str], SmallDisk], tmp_pa
 
 def test_f16_the_disk_stays_full(disk: Callable[[str], SmallDisk], tmp_path: Path) -> None:
     """Where the save after that fails, too, the run ends with exit code 5; the last checkpoint that was saved loads."""
-    small = disk("size=16M")
+    small = disk("size=4M")
     run = Forked(tmp_path / "said", *LARGE, "total_env_steps=100_000", f"outputs={small.path}", prepare=small.enter)
     wait_until(lambda: newest(small.seen) is not None, what="the first checkpoint")
-    small.fill(left=400_000)
+    small.fill(left=150_000)
     assert run.wait() == 5
     assert "No space left on device" in last_line(run)
     assert run.stderr().count("not saved at env_steps=") == 1

@@ -2,13 +2,14 @@
 
 import argparse
 import contextlib
+import errno
 import gc
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from rlexp.errors import ConfigError, RlexpError
+from rlexp.errors import ConfigError, ResourceError, RlexpError
 from rlexp.redaction import redact
 
 LONGEST = 2000  # characters of an error's line: a value may be as long as a command line
@@ -76,6 +77,11 @@ def guarded(command: Callable[[], int]) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        report(ResourceError(f"{error.filename or 'a file'}: {error.strerror}; raise ulimit -n"))
+        return ResourceError.code
 
 
 def report(error: RlexpError) -> None:
