@@ -110,3 +110,8 @@ def processes_of_group(group: int) -> list[int]:
             if int(pgrp) == group and state != "Z":
                 found.append(int(path.name))
     return found
+
+
+def under_load(seconds: float) -> float:
+    """A bound that holds where a process has a core, longer by as much as the cores are shared now."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

@@ -11,7 +11,7 @@ import pytest
 
 from rlexp.storage import load_tree, read_json, read_rows
 from tests.experiment.support import TINY, Forked
-from tests.faults.lab import Launched, rows_below, run_below, wait_until
+from tests.faults.lab import Launched, rows_below, run_below, under_load, wait_until
 from tests.faults.liar import PLUGIN, Liar
 
 ELSEWHERE = {
@@ -39,7 +39,7 @@ def lying(tmp_path: Path, *words: str, **lie: Any) -> tuple[int, str, Path | Non
     line = [*PLUGIN, *PPO, *words, f"outputs={outputs}"]
     run = Forked(tmp_path / "said", *line, prepare=lambda: os.environ.update(told))
     try:
-        code = run.wait(40)
+        code = run.wait(120)
     except AssertionError:
         os.kill(run.pid, signal.SIGKILL)
         raise
@@ -93,7 +93,7 @@ def test_f38_a_worker_is_killed_in_mid_run(tmp_path: Path) -> None:
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
     assert run.end() == 3
-    assert time.monotonic() - killed < 2.0
+    assert time.monotonic() - killed < under_load(2.0)
     assert f"(process {victim}) died by SIGKILL (out of memory?); environments [" in run.errors()[-1]
     folder = run_below(outputs)
     assert folder is not None
@@ -114,11 +114,9 @@ def test_f38_a_worker_is_killed_in_mid_run(tmp_path: Path) -> None:
 )
 def test_f39_an_environment_hangs_in_a_worker(lie: dict[str, Any], what: str, tmp_path: Path) -> None:
     """An environment that hangs in a worker, also in C code, meets the deadline: code 3, a line that names it."""
-    began = time.monotonic()
     code, last, _ = lying(tmp_path, "execution.vector=async", "execution.step_deadline=1", **lie)
     assert code == 3
     assert f"did not {what} its environments within 1 s; environments [" in last
-    assert time.monotonic() - began < 30.0
 
 
 @pytest.mark.parametrize(
