@@ -1,12 +1,16 @@
-"""A user's package with an environment that raises, kills its process or turns non-finite, in jobs told by FAULTS."""
+"""A user's package with an environment that raises, hangs, kills its process, fills the memory or turns non-finite, in
+jobs told by FAULTS.
+"""
 
 from pathlib import Path
 
 PACKAGE = '''
 import math
 import os
+import resource
 import signal
 import sys
+import time
 
 import gymnasium
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
@@ -28,6 +32,13 @@ class Faulty(CartPoleEnv):
             raise RuntimeError("the pole broke")
         if self.steps > 20 and "kill" in self.faults:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.steps > 20 and "hang" in self.faults:
+            time.sleep(3600)
+        if self.steps > 20 and "memory" in self.faults:
+            resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+            self.hoard = bytes(1 << 31)
+        if self.steps > 20 and "exit" in self.faults:
+            os._exit(0)
         if self.steps > 20 and "nan" in self.faults:
             reward = math.nan
         return observation, reward, terminated, truncated, info

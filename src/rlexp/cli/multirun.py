@@ -127,6 +127,10 @@ class End(NamedTuple):
 
 def _how_it_ended(folder: Path, status: int, words: str) -> End:
     """From a process' status (negative: the signal that ended it) and its last words."""
+    if status == 0 and standing_of(folder).state != FINISHED:  # something in it called os._exit
+        error = "its process ended with code 0 before the run was finished"
+        record_killed(folder, 1, error)
+        return End(FAILED, 1, error)
     if status >= 0:
         state = INTERRUPTED if status in CODES.values() else FAILED if status else FINISHED
         return End(state, status, words or f"its process ended with code {status}")
