@@ -4,6 +4,7 @@ Recorded below autograd and `torch.func.vmap`: a gradient, or a function mapped 
 operations on plain tensors.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -76,6 +77,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         keywords = keywords or {}
         if REFUSED & set(operator.tags) and not _reads_whole_numbers(operator, arguments):
             raise NotRecordable(f"{operator} gives other results each time")
+        if any(_changes(operator)[1:]):
+            raise NotRecordable(f"{operator} changes more than its first argument")
         result = operator(*arguments, **keywords)
         operation = Operation(operator, arguments, keywords, tensors_in(result))
         if len(self.operations) == MOST:
@@ -84,6 +87,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise NotRecordable(f"{operator} is not of plain memory of this process")
         self.operations.append(operation)
         return result
+
+
+@functools.cache
+def _changes(operator: Any) -> list[bool]:
+    """For each argument, whether it is changed in place."""
+    infos = [argument.alias_info for argument in operator._schema.arguments]
+    return [info is not None and info.is_write for info in infos]
 
 
 def _reads_whole_numbers(operator: Any, arguments: tuple[Any, ...]) -> bool:
