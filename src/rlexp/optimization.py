@@ -118,13 +118,13 @@ class Trained:
             if bound is not None:
                 gradient.mul_((bound / (norm + 1e-6)).clamp_(max=1.0).unsqueeze(-1))
             return norm
-        # In NumPy, and nothing is multiplied by one: 5 us in place of 13.
-        array = gradient.numpy()
-        norms = np.sqrt(np.vecdot(array, array))
-        if bound is not None:
-            factor = np.minimum(np.float32(bound) / (norms + np.float32(1e-6)), np.float32(1))
-            if not (factor == 1).all():
-                array *= factor[..., None]
+        array = gradient.numpy()  # in NumPy, and nothing is multiplied by one: 5 us in place of 13
+        with np.errstate(all="ignore"):  # what is not finite is found by who looks at the row
+            norms = np.sqrt(np.vecdot(array, array))
+            if bound is not None:
+                factor = np.minimum(np.float32(bound) / (norms + np.float32(1e-6)), np.float32(1))
+                if not (factor == 1).all():
+                    array *= factor[..., None]
         return torch.as_tensor(norms)
 
     def buffers(self) -> list[list[Tensor]]:

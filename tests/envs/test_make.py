@@ -1,6 +1,7 @@
 """What Gymnasium says of an environment, and what the configuration declares of it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -98,7 +99,12 @@ def test_spaces_that_are_not_taken_are_refused(space) -> None:
 
 def ask(request: dict) -> dict:
     command = [sys.executable, "-m", "rlexp.envs.describe", json.dumps(request)]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    ours, held = os.pipe()  # it ends with whoever holds its input
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, stdin=ours)
+    finally:
+        os.close(ours)
+        os.close(held)
     return json.loads(answer.stdout.splitlines()[-1])
 
 
