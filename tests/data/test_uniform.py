@@ -123,6 +123,14 @@ def test_draws_belong_to_the_stream() -> None:
     assert numbers(buffer.sample(20, 1, [stream], CPU)) == first
 
 
+@pytest.mark.parametrize("changed", [{"size": 11}, {"size": 10**15}, {"size": -1}, {"next": 10}, {"next": -1}])
+def test_more_than_it_holds_is_refused_before_it_takes_memory(changed: dict) -> None:
+    buffer = UniformBuffer(EnvSpec("a", Box((3,)), Discrete(4), 100, False), 10, 1)
+    with pytest.raises(ValueError, match="do not fit a buffer of 10"):
+        buffer.load_state_dict({**buffer.state_dict(), **changed})
+    assert buffer.size == 0
+
+
 @every_spec
 @pytest.mark.parametrize("came", [0, 6, 10, 16])
 def test_resumes(spec: EnvSpec, came: int, tmp_path) -> None:
