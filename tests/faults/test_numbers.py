@@ -37,6 +37,7 @@ def all_finite(node: Any) -> bool:
     return not hasattr(node, "dtype") or bool(torch.as_tensor(node).isfinite().all())
 
 
+ONE_UPDATE = ["algorithm.num_epochs=1", "algorithm.num_minibatches=1"]
 RISING = "{_target_: rlexp.functional.schedules.linear, start: 1e-3, end: 1e20, fraction: 1.0}"
 
 
@@ -44,7 +45,11 @@ RISING = "{_target_: rlexp.functional.schedules.linear, start: 1e-3, end: 1e20, 
     "words",
     [
         ["optimizer.learning_rate=1e25"],
-        ["optimizer.learning_rate=1e39", "evaluation.interval=40"],  # evaluated before any row has a bad number
+        [
+            "optimizer.learning_rate=1e39",
+            "evaluation.interval=40",
+            *ONE_UPDATE,
+        ],  # evaluated before a row has a bad number
         [f"optimizer.learning_rate={RISING}"],
     ],
 )
@@ -162,6 +167,7 @@ def test_f48_huge_counts(reached: int, tmp_path: Path) -> None:
     save_tree(folder / "checkpoints" / f"{reached:015d}", tree)
     live(reached + 120)
     last = reached_by(outputs)
+    assert {int(path.name) for path in (folder / "checkpoints").iterdir()} == {last - 40, last}
     live(last + 80)
     after = [row for row in read_rows(folder / "rows.jsonl")[kept:] if row["kind"] == "train"]
     assert [row["env_steps"] for row in after] == [reached + 40 * n for n in range(1, len(after) + 1)]
