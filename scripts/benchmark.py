@@ -23,13 +23,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import benchmark_sweep
 import docs_benchmark
-from benchmark_workloads import PEERS, WORKLOADS
+from benchmark_workloads import PEERS, PLAIN, WORKLOADS
 from docs_page import DOCS, result
 
 PACKAGES = ("rlexp", "stable-baselines3", "torch", "gymnasium", "numpy")
@@ -47,14 +48,16 @@ def measure(peer: str, workload: str, steps: int, seed: int, core: int) -> dict[
     return result
 
 
-def run_rounds(name: str, steps: int, rounds: int, core: int) -> list[dict[str, dict[str, float]]]:
+def run_rounds(
+    name: str, steps: int, rounds: int, core: int, peers: Sequence[str] = PEERS
+) -> list[dict[str, dict[str, float]]]:
     results = []
     for number in range(rounds):
         results.append({})
-        for peer in PEERS:
+        for peer in peers:
             results[-1][peer] = measured = measure(peer, name, steps, number, core)
             figures = f"{measured['steps_per_cpu_second']:7.0f} steps per CPU-second, return {measured['return']:.0f}"
-            sys.stdout.write(f"{name} round {number + 1}/{rounds}  {peer:<5}  {figures}\n")
+            sys.stdout.write(f"{name} round {number + 1}/{rounds}  {peer:<11}  {figures}\n")
             sys.stdout.flush()
         refuse_unequal_work(name, results[-1])
     return results
@@ -63,9 +66,10 @@ def run_rounds(name: str, steps: int, rounds: int, core: int) -> list[dict[str, 
 def refuse_unequal_work(name: str, one: dict[str, dict[str, float]]) -> None:
     """Raises SystemExit where the peers' windows do not hold the same steps and updates."""
     for count in ("env_steps", "updates"):
-        first, second = (one[peer][count] for peer in PEERS)
-        if first != second:
-            raise SystemExit(f"{name}: {count} {first} of {PEERS[0]}, {second} of {PEERS[1]}; not the same workload")
+        done = {peer: figures[count] for peer, figures in one.items()}
+        if len(set(done.values())) > 1:
+            told = ", ".join(f"{number} of {peer}" for peer, number in done.items())
+            raise SystemExit(f"{name}: {count} {told}; not the same workload")
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -74,10 +78,16 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def summarise(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
     """Medians and extremes over rounds; the ratio is taken within each."""
-    speed = {peer: spread([one[peer]["steps_per_cpu_second"] for one in rounds]) for peer in PEERS}
-    returns = {peer: spread([one[peer]["return"] for one in rounds]) for peer in PEERS}
-    ratios = [one["rlexp"]["steps_per_cpu_second"] / one["sb3"]["steps_per_cpu_second"] for one in rounds]
-    return {"ratio": spread(ratios), "steps_per_cpu_second": speed, "return": returns, "rounds": rounds}
+    speed = {peer: spread([one[peer]["steps_per_cpu_second"] for one in rounds]) for peer in rounds[0]}
+    returns = {peer: spread([one[peer]["return"] for one in rounds]) for peer in rounds[0]}
+    found = {"ratio": _ratio(rounds, "sb3"), "steps_per_cpu_second": speed, "return": returns, "rounds": rounds}
+    return found | ({"gain": _ratio(rounds, PLAIN)} if PLAIN in rounds[0] else {})
+
+
+def _ratio(rounds: list[dict[str, dict[str, float]]], other: str) -> dict[str, float]:
+    """How many times as fast rlexp is."""
+    speeds = [{peer: figures["steps_per_cpu_second"] for peer, figures in one.items()} for one in rounds]
+    return spread([one["rlexp"] / one[other] for one in speeds])
 
 
 def summarise_sweep(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
@@ -133,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", nargs="+", choices=[*WORKLOADS, "sweep"], default=["W1", "W2b"])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--plain", action="store_true", help="also rlexp without programs (execution.programs=false)")
     parser.add_argument("--steps", type=int, help="environment steps of a run; default: the workload's own")
     parser.add_argument(
         "--core", type=int, default=max(os.sched_getaffinity(0)), help="where W1 to W5 run; not the sweep"
@@ -145,6 +156,7 @@ def main() -> None:
         where = machine()
     except metadata.PackageNotFoundError as error:
         raise SystemExit(f"{error.name} is not installed; pip install rlexp[benchmark] brings it") from error
+    peers = (*PEERS, PLAIN) if options.plain else PEERS
     summaries: dict[str, Any] = {}
     found: dict[str, Any] = {"machine": where, "workloads": summaries}
     for name in options.workloads:
@@ -155,7 +167,7 @@ def main() -> None:
         steps = options.steps or WORKLOADS[name].steps
         if steps <= WORKLOADS[name].warm_up:
             raise SystemExit(f"--steps {steps}: {name} needs more than its warm-up of {WORKLOADS[name].warm_up}")
-        summaries[name] = summarise(run_rounds(name, steps, options.rounds, options.core))
+        summaries[name] = summarise(run_rounds(name, steps, options.rounds, options.core, peers))
     from rlexp.storage import make_directory, write_json  # imports torch: after the flags were read
 
     make_directory(options.outputs)

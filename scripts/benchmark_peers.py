@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmark_workloads import PEERS, WORKLOADS, Workload
+from benchmark_workloads import PEERS, PLAIN, WORKLOADS, Workload
 
 
 class Window:
@@ -54,7 +54,7 @@ def rlexp_settings(steps: int, outputs: str | Path) -> list[str]:
     ]  # fmt: skip
 
 
-def run_rlexp(workload: Workload, steps: int, seed: int) -> dict[str, float]:
+def run_rlexp(workload: Workload, steps: int, seed: int, *more: str) -> dict[str, float]:
     """The command's own path; the window is a display, which the loop tells of every turn."""
     from rlexp.experiment.display import Display
     from rlexp.experiment.jobs import checked_jobs
@@ -71,7 +71,7 @@ def run_rlexp(workload: Workload, steps: int, seed: int) -> dict[str, float]:
             return None
 
     with tempfile.TemporaryDirectory() as outputs:
-        words = [*workload.rlexp, *rlexp_settings(steps, outputs), f"seed={seed}"]
+        words = [*workload.rlexp, *rlexp_settings(steps, outputs), f"seed={seed}", *more]
         (job,) = checked_jobs(words, multirun=False)
         outcome = run(job, Probe("none"))
         rows = read_rows(outcome.directory / "rows.jsonl")
@@ -125,7 +125,7 @@ def run_sb3(workload: Workload, steps: int, seed: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("peer", choices=PEERS)
+    parser.add_argument("peer", choices=[*PEERS, PLAIN])
     parser.add_argument("workload", choices=list(WORKLOADS))
     parser.add_argument("steps", type=int)
     parser.add_argument("seed", type=int)
@@ -133,8 +133,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
-    run = {"rlexp": run_rlexp, "sb3": run_sb3}[options.peer]
-    result = run(WORKLOADS[options.workload], options.steps, options.seed)
+    given = (WORKLOADS[options.workload], options.steps, options.seed)
+    more = ["execution.programs=false"] if options.peer == PLAIN else []
+    result = run_sb3(*given) if options.peer == "sb3" else run_rlexp(*given, *more)
     sys.stdout.write("\n" + json.dumps(result) + "\n")
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 PEERS = ("sb3", "rlexp")
+PLAIN = "rlexp_torch"
+"""rlexp with its updates and actions left to torch: what programs bring."""
 
 
 @dataclass(frozen=True)

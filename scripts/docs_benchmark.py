@@ -33,8 +33,16 @@ def workloads(folder: Path = DOCS / "results") -> str:
     for name, found in sorted(measured.items()):
         speed = found["steps_per_cpu_second"]
         row = [f"{name}: {found['title']}", str(found["rounds"]), _cell(speed["sb3"], 0), _cell(speed["rlexp"], 0)]
-        rows.append([*row, f"**{_cell(found['ratio'], 2)}**"])
-    header = ["workload", "rounds", "Stable-Baselines3, steps per CPU-s", "rlexp", "ratio"]
+        gain = _cell(found["gain"], 2) if "gain" in found else ""
+        rows.append([*row, f"**{_cell(found['ratio'], 2)}**", gain])
+    header = [
+        "workload",
+        "rounds",
+        "Stable-Baselines3, steps per CPU-s",
+        "rlexp",
+        "ratio",
+        "ratio to rlexp without programs",
+    ]
     return f"{table(header, rows)}\n\n{_where(measured)}"
 
 
