@@ -62,6 +62,8 @@ class Plan:
         if storage not in self._own:
             return x.detach().numpy()
         dtype = torch.empty(0, dtype=x.dtype).numpy().dtype
+        if not x.numel():
+            return np.empty(tuple(x.shape), dtype)  # the place may lie outside of the memory
         strides = [s * dtype.itemsize for s in x.stride()]
         offset = x.storage_offset() * dtype.itemsize
         return ndarray(tuple(x.shape), dtype, self._memory[storage], offset, strides)
