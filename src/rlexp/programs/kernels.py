@@ -121,6 +121,29 @@ def _tanh_backward(call: Call) -> Sequence[Step]:
     ]
 
 
+def _elu(call: Call) -> Sequence[Step] | None:
+    """max(x, 0) + exp(min(x, 0)) − 1"""
+    x, out = call.arguments[0], call.out
+    if any(number != 1 for number in call.arguments[1:]):
+        return None
+    below = call.temporary(out.shape, out.dtype)
+    return [
+        partial(np.minimum, x, 0, out=below),
+        partial(np.expm1, below, out=below),
+        partial(np.maximum, x, 0, out=out),
+        partial(np.add, out, below, out=out),
+    ]
+
+
+def _elu_backward(call: Call) -> Sequence[Step] | None:
+    """g exp(min(x, 0)), or g (min(y, 0) + 1) of the result y"""
+    (towards, *numbers, of_result, x), out = call.arguments, call.out
+    if any(number != 1 for number in numbers):
+        return None
+    slope = partial(np.add, out, 1, out=out) if of_result else partial(np.exp, out, out=out)
+    return [partial(np.minimum, x, 0, out=out), slope, partial(np.multiply, towards, out, out=out)]
+
+
 def _addcmul(call: Call) -> Sequence[Step] | None:
     """a + b c"""
     (a, b, c), out = call.arguments, call.out
@@ -246,6 +269,8 @@ KERNELS: dict[str, Kernel] = {
     "aten::clamp": _clamp,
     "aten::sigmoid": _sigmoid,
     "aten::tanh_backward": _tanh_backward,
+    "aten::elu": _elu,
+    "aten::elu_backward": _elu_backward,
     "aten::addcmul": _addcmul,
     "aten::where": _where,
     "aten::masked_fill": _masked_fill,
