@@ -83,6 +83,11 @@ CASES: dict[str, list[Case]] = {
     ],
     "aten::sigmoid": [Case(lambda x, y: x.sigmoid()), Case(lambda x, y: (50 * x).sigmoid())],
     "aten::tanh_backward": [Case(lambda x, y: ops.tanh_backward(x, y))],
+    "aten::elu": [Case(lambda x, y: torch.nn.functional.elu(x))],
+    "aten::elu_backward": [
+        Case(lambda x, y: ops.elu_backward(x, 1, 1, 1, False, y)),
+        Case(lambda x, y: ops.elu_backward(x, 1.0, 1, 1.0, True, torch.nn.functional.elu(y))),
+    ],
     "aten::addcmul": [Case(lambda x, y: torch.addcmul(x, y, x)), Case(lambda x, y: torch.addcmul(x, x, y))],
     "aten::where": [Case(lambda x, y: torch.where(x > 0, x, y)), Case(lambda x, y: torch.where(x > 0, x, 0.0))],
     "aten::masked_fill": [Case(lambda x, y: x.masked_fill(y > 0, 3.0))],
