@@ -42,7 +42,10 @@ def _reduced(function: np.ufunc, x: Array, axes: tuple[int, ...], call: Call) ->
         return [partial(np.copyto, out, x)]
     kept = x.ndim - len(axes)
     lead = x.shape[:kept]
-    if axes == tuple(range(kept, x.ndim)) and x.flags.c_contiguous:
+    if axes == tuple(range(kept, x.ndim)):
+        if not x.flags.c_contiguous:  # NumPy would add in an order that depends on how it lies
+            own = call.temporary(x.shape, x.dtype)
+            return [partial(np.copyto, own, x), *_reduced(function, own, axes, call)]
         rows, flat = x.reshape(*lead, math.prod(x.shape[kept:])), out.reshape(lead)
         if 1 < rows.shape[-1] <= FEW and x.dtype == out.dtype:
             steps: list[Step] = [partial(function, rows[..., 0], rows[..., 1], out=flat)]
@@ -83,7 +86,7 @@ def std(call: Call) -> Sequence[Step] | None:
 def log_softmax(call: Call) -> Sequence[Step] | None:
     """x − max − log Σ exp(x − max)"""
     x, axis, to_float = call.arguments
-    if x.ndim == 0 or axis % x.ndim != x.ndim - 1 or to_float or not x.flags.c_contiguous:
+    if x.ndim == 0 or axis % x.ndim != x.ndim - 1 or to_float:
         return None
     out, power, one = call.out, call.temporary(x.shape, x.dtype), call.temporary(x.shape[:-1], x.dtype)
     last = (x.ndim - 1,)
@@ -100,7 +103,7 @@ def log_softmax(call: Call) -> Sequence[Step] | None:
 def log_softmax_backward(call: Call) -> Sequence[Step] | None:
     """g − exp(y) Σ g"""
     towards, y, axis, _ = call.arguments
-    if y.ndim == 0 or axis % y.ndim != y.ndim - 1 or not towards.flags.c_contiguous:
+    if y.ndim == 0 or axis % y.ndim != y.ndim - 1:
         return None
     out, one = call.out, call.temporary(y.shape[:-1], y.dtype)
     return [
