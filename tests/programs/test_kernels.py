@@ -109,6 +109,7 @@ CASES: dict[str, list[Case]] = {
         Case(lambda x, y: x.expand(4, *x.shape).contiguous().sum(0)),
         Case(lambda x, y: x.expand(4, *x.shape).contiguous().sum((0, 1)), least=1),
         Case(lambda x, y: x.sum(0, dtype=torch.float64)),
+        Case(lambda x, y: torch.stack([x, y], -1)[..., 0].sum(-1)),
     ],
     "aten::mean": [
         Case(lambda x, y: x.mean()), Case(lambda x, y: x.mean(-1, keepdim=True)), Case(lambda x, y: x.mean(0)),
@@ -162,6 +163,7 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "expanded column": ((6, 1), lambda x: x.expand(6, 4)),
     "half of the columns": ((5, 6), lambda x: x.chunk(2, -1)[1]),
     "one of two columns": ((9, 2), lambda x: x[:, 1:]),
+    "first of two": ((2, 8), lambda x: x[0]),
     "every other row": ((8, 3), lambda x: x[::2]),
 }
 PLAIN = {"matrix", "of eight", "wide", "vector", "one row", "one column"}
