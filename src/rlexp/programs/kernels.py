@@ -13,9 +13,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from rlexp.programs import reductions
-from rlexp.programs.call import Array, Call, Kernel, Step, is_matrix
+from rlexp.programs.call import Array, Call, Kernel, Step, is_matrix, without_whims
 
 
 def _ufunc(function: np.ufunc) -> Kernel:
@@ -24,15 +25,41 @@ def _ufunc(function: np.ufunc) -> Kernel:
     def kernel(call: Call) -> Sequence[Step] | None:
         if call.keywords or len(call.arguments) != function.nin:
             return None
-        return [partial(function, *call.arguments, out=call.out, casting="unsafe")]
+        return [_called(function, call.arguments, call.out)]
 
     return kernel
+
+
+COMPARISONS = {np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal}
+LOGICAL = {np.logical_and, np.logical_or, np.logical_not}
+
+
+def _called(function: np.ufunc, arguments: Sequence[Any], out: Array) -> Step:
+    """Computed in the type in which torch does: that of the result, or the common one of what is compared.
+
+    NumPy goes by the arguments: a logarithm of booleans has half precision, a reciprocal of integers is one.
+    """
+    plain = partial(function, *arguments, out=out, casting="unsafe")
+    if function in LOGICAL:
+        return plain
+    compared = function in COMPARISONS
+    dtype = _common(*arguments) if compared else out.dtype
+    if all(x.dtype == dtype for x in arguments if isinstance(x, Array)):
+        return plain
+    return partial(plain, signature=(*[dtype] * function.nin, np.dtype(bool) if compared else dtype))
+
+
+def _common(*arguments: Any) -> np.dtype[Any]:
+    """As torch has it: a number of no dims does not make others longer."""
+    a, b = (torch.from_numpy(x) if isinstance(x, Array) else x for x in arguments)
+    dtype: np.dtype[Any] = torch.empty(0, dtype=torch.result_type(a, b)).numpy().dtype
+    return dtype
 
 
 def _reversed(function: np.ufunc) -> Kernel:
     def kernel(call: Call) -> Sequence[Step] | None:
         a, b = call.arguments[:2]
-        return None if _scale(call) != 1 else [partial(function, b, a, out=call.out, casting="unsafe")]
+        return None if _scale(call) != 1 else [_called(function, (b, a), call.out)]
 
     return kernel
 
@@ -45,16 +72,18 @@ def _scale(call: Call) -> Any:
 def _plus(function: np.ufunc) -> Kernel:
     def kernel(call: Call) -> Sequence[Step] | None:
         a, b = call.arguments[:2]
-        return None if _scale(call) != 1 else [partial(function, a, b, out=call.out, casting="unsafe")]
+        return None if _scale(call) != 1 else [_called(function, (a, b), call.out)]
 
     return kernel
 
 
-def _pow(call: Call) -> Sequence[Step]:
+def _pow(call: Call) -> Sequence[Step] | None:
     x, exponent = call.arguments
-    if exponent == 2:
-        return [partial(np.multiply, x, x, out=call.out)]
-    return [partial(np.power, x, exponent, out=call.out)]
+    if isinstance(exponent, (int, float)) and exponent == 2:
+        return [_called(np.multiply, (x, x), call.out)]
+    if call.out.dtype.kind != "f":
+        return None  # NumPy refuses negative powers of integers
+    return [_called(np.power, (x, exponent), call.out)]
 
 
 def _relu(call: Call) -> Sequence[Step]:
@@ -92,12 +121,36 @@ def _tanh_backward(call: Call) -> Sequence[Step]:
     ]
 
 
+def _elu(call: Call) -> Sequence[Step] | None:
+    """max(x, 0) + exp(min(x, 0)) − 1"""
+    x, out = call.arguments[0], call.out
+    if any(number != 1 for number in call.arguments[1:]):
+        return None
+    below = call.temporary(out.shape, out.dtype)
+    return [
+        partial(np.minimum, x, 0, out=below),
+        partial(np.expm1, below, out=below),
+        partial(np.maximum, x, 0, out=out),
+        partial(np.add, out, below, out=out),
+    ]
+
+
+def _elu_backward(call: Call) -> Sequence[Step] | None:
+    """g exp(min(x, 0)), or g (min(y, 0) + 1) of the result y"""
+    (towards, *numbers, of_result, x), out = call.arguments, call.out
+    if any(number != 1 for number in numbers):
+        return None
+    slope = partial(np.add, out, 1, out=out) if of_result else partial(np.exp, out, out=out)
+    return [partial(np.minimum, x, 0, out=out), slope, partial(np.multiply, towards, out, out=out)]
+
+
 def _addcmul(call: Call) -> Sequence[Step] | None:
     """a + b c"""
     (a, b, c), out = call.arguments, call.out
     if call.keywords.get("value", 1) != 1:
         return None
-    return [partial(np.multiply, b, c, out=out), partial(np.add, a, out, out=out)]
+    product = call.temporary(out.shape, out.dtype) if a is out else out
+    return [partial(np.multiply, b, c, out=product), partial(np.add, a, product, out=out)]
 
 
 def _where(call: Call) -> Sequence[Step]:
@@ -115,19 +168,24 @@ def _masked_fill(call: Call) -> Sequence[Step]:
 
 
 def _copy(call: Call) -> Sequence[Step]:
-    source = call.arguments[1] if len(call.arguments) > 1 and call.arguments[0] is call.out else call.arguments[0]
-    return [partial(np.copyto, call.out, source, casting="unsafe")]
+    return [partial(np.copyto, call.out, call.arguments[0], casting="unsafe")]
+
+
+def _copied(call: Call) -> Sequence[Step]:
+    """The second argument's numbers, in the form of the first."""
+    return [partial(np.copyto, call.out, call.arguments[1], casting="unsafe")]
 
 
 def _cat(call: Call) -> Sequence[Step]:
     parts, axis = (*call.arguments, 0)[:2]
+    parts = [part for part in parts if part.shape != (0,)] or parts  # torch joins such with anything
     return [partial(np.concatenate, parts, axis=axis, out=call.out)]
 
 
 def _stack(call: Call) -> Sequence[Step]:
     parts, axis = (*call.arguments, 0)[:2]
     axis = axis % call.out.ndim
-    places = [(slice(None),) * axis + (index,) for index in range(len(parts))]
+    places = [(*(slice(None),) * axis, index, ...) for index in range(len(parts))]
     return [partial(np.copyto, call.out[place], part) for place, part in zip(places, parts, strict=True)]
 
 
@@ -139,11 +197,19 @@ def _matmul(call: Call) -> Sequence[Step]:
     return _product(a, b, call)
 
 
+def _of_vectors(call: Call) -> Sequence[Step]:
+    """As vmap makes it of stacked ones: a column, and a row in front of it."""
+    (a, b), rows = call.arguments, call.out.size
+    return _product(a.reshape(rows, len(b)), b.reshape(len(b), 1), call._replace(out=call.out.reshape(rows, 1)))
+
+
 def _addmm(call: Call) -> Sequence[Step] | None:
     bias, a, b = call.arguments
     if call.keywords.get("beta", 1) != 1 or call.keywords.get("alpha", 1) != 1:
         return None
-    return [*_product(a, b, call), partial(np.add, call.out, bias, out=call.out)]
+    out = call.out
+    product = call.temporary(out.shape, out.dtype) if bias is out else out
+    return [*_product(a, b, call._replace(out=product)), partial(np.add, product, bias, out=out)]
 
 
 def _product(a: Array, b: Array, call: Call) -> list[Step]:
@@ -152,14 +218,15 @@ def _product(a: Array, b: Array, call: Call) -> list[Step]:
         return [partial(np.multiply, a, b, out=call.out)]
     steps: list[Step] = []
     factors = []
-    for x in (a, b):
+    for x in map(without_whims, (a, b)):
         if not is_matrix(x):
             own = call.temporary(x.shape, x.dtype)
             steps.append(partial(np.copyto, own, x))
             x = own
         factors.append(x)
-    if is_matrix(call.out) and call.out.strides[-1] == call.out.itemsize:
-        return [*steps, partial(np.matmul, *factors, out=call.out)]
+    out = without_whims(call.out)
+    if is_matrix(out) and out.strides[-1] == out.itemsize:
+        return [*steps, partial(np.matmul, *factors, out=out)]
     own = call.temporary(call.out.shape, call.out.dtype)
     return [*steps, partial(np.matmul, *factors, out=own), partial(np.copyto, call.out, own)]
 
@@ -167,6 +234,8 @@ def _product(a: Array, b: Array, call: Call) -> list[Step]:
 KERNELS: dict[str, Kernel] = {
     "aten::mm": _matmul,
     "aten::bmm": _matmul,
+    "aten::mv": _of_vectors,
+    "aten::dot": _of_vectors,
     "aten::addmm": _addmm,
     "aten::baddbmm": _addmm,
     "aten::add": _plus(np.add),
@@ -200,12 +269,14 @@ KERNELS: dict[str, Kernel] = {
     "aten::clamp": _clamp,
     "aten::sigmoid": _sigmoid,
     "aten::tanh_backward": _tanh_backward,
+    "aten::elu": _elu,
+    "aten::elu_backward": _elu_backward,
     "aten::addcmul": _addcmul,
     "aten::where": _where,
     "aten::masked_fill": _masked_fill,
     "aten::_to_copy": _copy,
     "aten::clone": _copy,
-    "aten::copy": _copy,
+    "aten::copy": _copied,
     "aten::cat": _cat,
     "aten::stack": _stack,
     "aten::sum": reductions.sum_,

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 
 from rlexp.programs.call import Call, Step
 from rlexp.programs.kernels import IN_PLACE, KERNELS
-from rlexp.programs.record import Operation, Recording, tensors_in
+from rlexp.programs.record import Operation, Recording, storage_of, tensors_in
 
 LINE = 64  # bytes; where memory begins
 OF_METADATA = {
@@ -45,7 +45,7 @@ class Plan:
         self.operations = [
             operation
             for operation in _needed(recording)
-            if operation.operator._schema.is_mutable or not _is_view(operation)
+            if operation.operator._schema.is_mutable or not operation.is_view()
         ]
         made = [
             x for operation in self.operations if not operation.operator._schema.is_mutable for x in operation.results
@@ -62,6 +62,8 @@ class Plan:
         if storage not in self._own:
             return x.detach().numpy()
         dtype = torch.empty(0, dtype=x.dtype).numpy().dtype
+        if not x.numel():
+            return np.empty(tuple(x.shape), dtype)  # the place may lie outside of the memory
         strides = [s * dtype.itemsize for s in x.stride()]
         offset = x.storage_offset() * dtype.itemsize
         return ndarray(tuple(x.shape), dtype, self._memory[storage], offset, strides)
@@ -210,11 +212,6 @@ def _needed(recording: Recording) -> list[Operation]:
     return found[::-1]
 
 
-def _is_view(operation: Operation) -> bool:
-    given = {storage_of(x) for x in operation.tensors()}
-    return bool(operation.results) and all(storage_of(x) in given for x in operation.results)
-
-
 def _alone(x: Tensor, operation: Operation) -> bool:
     """Whether no other argument lies in the same storage."""
     return sum(storage_of(y) == storage_of(x) for y in operation.tensors()) == 1
@@ -228,11 +225,6 @@ def _alike(x: Tensor, y: Tensor) -> bool:
         and x.stride() == y.stride()
         and x.numel() * x.element_size() == _bytes(x) == _bytes(y)
     )
-
-
-def storage_of(x: Tensor) -> int:
-    storage: int = x.untyped_storage()._cdata
-    return storage
 
 
 def _bytes(x: Tensor) -> int:

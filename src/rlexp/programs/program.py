@@ -13,8 +13,8 @@ from numpy import copyto, ndarray
 from torch import Tensor, from_numpy
 from torch.utils._pytree import TreeSpec
 
-from rlexp.programs.plan import Plan, quietly_by_torch, storage_of
-from rlexp.programs.record import NotRecordable, Recording
+from rlexp.programs.plan import Plan, quietly_by_torch
+from rlexp.programs.record import NotRecordable, Recording, storage_of
 
 
 class Program:

@@ -46,14 +46,16 @@ class Programs:
             return function(*batch)
         leaves: list[Any] = []
         _flatten(batch, leaves)
-        key = (purpose, name, *[(x.shape, x.dtype) if isinstance(x, Tensor) else x for x in leaves])
+        key = (purpose, name, *[(x.shape, x.dtype) if isinstance(x, Tensor) else (x, type(x)) for x in leaves])
         try:
             program = self._made[key]
+        except TypeError:  # an argument that cannot be told from others
+            return function(*batch)
         except KeyError:
             program = self._made[key] = self._program(function, batch, leaves, into)
         if program is None:
             return function(*batch)
-        returned = program(*[x.numpy() for x in leaves if isinstance(x, Tensor)])
+        returned = program(*[x.detach().numpy() for x in leaves if isinstance(x, Tensor)])
         return (None, returned) if into else returned
 
     def _name(self, source: Callable[..., Any]) -> Any:

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from rlexp.programs.call import Array, Call, Kernel, Step, is_matrix
+from rlexp.programs.call import Array, Call, Kernel, Step, is_matrix, without_whims
 
 
 def _axes(call: Call) -> tuple[int, ...]:
@@ -42,13 +42,18 @@ def _reduced(function: np.ufunc, x: Array, axes: tuple[int, ...], call: Call) ->
         return [partial(np.copyto, out, x)]
     kept = x.ndim - len(axes)
     lead = x.shape[:kept]
-    if axes == tuple(range(kept, x.ndim)) and x.flags.c_contiguous:
-        rows, flat = x.reshape(*lead, -1), out.reshape(lead)
-        if kept and 1 < rows.shape[-1] <= FEW and x.dtype == out.dtype:
+    if axes == tuple(range(kept, x.ndim)):
+        if not x.flags.c_contiguous:  # NumPy would add in an order that depends on how it lies
+            own = call.temporary(x.shape, x.dtype)
+            return [partial(np.copyto, own, x), *_reduced(function, own, axes, call)]
+        rows, flat = x.reshape(*lead, math.prod(x.shape[kept:])), out.reshape(lead)
+        if 1 < rows.shape[-1] <= FEW and x.dtype == out.dtype:
             steps: list[Step] = [partial(function, rows[..., 0], rows[..., 1], out=flat)]
             return [*steps, *(partial(function, flat, rows[..., i], out=flat) for i in range(2, rows.shape[-1]))]
         return [partial(function.reduce, rows, axis=-1, dtype=out.dtype, out=flat)]
-    if function is np.add and axes == (x.ndim - 2,) and is_matrix(x) and x.dtype == np.float32:
+    if x.ndim > 1:
+        x = without_whims(x)
+    if function is np.add and axes == (x.ndim - 2,) and is_matrix(x) and x.dtype == out.dtype == np.float32:
         ones = np.ones((1, x.shape[-2]), x.dtype)
         return [partial(np.matmul, ones, x, out=out.reshape(*x.shape[:-2], 1, x.shape[-1]))]
     keep = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
@@ -81,7 +86,7 @@ def std(call: Call) -> Sequence[Step] | None:
 def log_softmax(call: Call) -> Sequence[Step] | None:
     """x − max − log Σ exp(x − max)"""
     x, axis, to_float = call.arguments
-    if axis % x.ndim != x.ndim - 1 or to_float or not x.flags.c_contiguous:
+    if x.ndim == 0 or axis % x.ndim != x.ndim - 1 or to_float:
         return None
     out, power, one = call.out, call.temporary(x.shape, x.dtype), call.temporary(x.shape[:-1], x.dtype)
     last = (x.ndim - 1,)
@@ -98,7 +103,7 @@ def log_softmax(call: Call) -> Sequence[Step] | None:
 def log_softmax_backward(call: Call) -> Sequence[Step] | None:
     """g − exp(y) Σ g"""
     towards, y, axis, _ = call.arguments
-    if axis % y.ndim != y.ndim - 1 or not towards.flags.c_contiguous:
+    if y.ndim == 0 or axis % y.ndim != y.ndim - 1:
         return None
     out, one = call.out, call.temporary(y.shape[:-1], y.dtype)
     return [
@@ -143,7 +148,7 @@ def scatter_add(call: Call) -> Sequence[Step] | None:
 
 
 def _one_of_each_row(x: Array, axis: int, index: Array) -> bool:
-    return bool(axis % x.ndim == x.ndim - 1 and index.shape == (*x.shape[:-1], 1) and x.flags.c_contiguous)
+    return bool(x.ndim and axis % x.ndim == x.ndim - 1 and index.shape == (*x.shape[:-1], 1) and x.flags.c_contiguous)
 
 
 def _starts(shape: tuple[int, ...], width: int) -> Array:
