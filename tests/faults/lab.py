@@ -88,8 +88,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60, what: str = "
 
 
 def run_below(outputs: Path) -> Path | None:
-    """The folder of the one run below, None while there is none."""
-    return next((path.parent for path in outputs.glob("*/*/*/run.json")), None)
+    """The folder of the one run below, None while there is none. Folders of W&B, which may vanish, are not entered."""
+    return next((path.parent for path in outputs.glob("*_*/*/*/run.json")), None)
 
 
 def rows_below(outputs: Path) -> int:
