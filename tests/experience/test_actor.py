@@ -1,6 +1,7 @@
 """Acting by a program is acting by the algorithm on the torch modules."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -46,28 +47,25 @@ def inputs(parts, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return torch.randn(rows, width, generator=generator).numpy(), Stream(seed, "acting").noise(parts.actor.noise, rows)
 
 
-@pytest.mark.parametrize("explore", [True, False])
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES.keys())
-def test_it_is_the_algorithm_on_the_modules(words: tuple[str, ...], explore: bool) -> None:
+def test_it_is_the_algorithm_on_the_modules(words: tuple[str, ...]) -> None:
     parts = made(words, "seed=0")
     state, actor = parts.state, parts.actor
-    for k, env_steps in enumerate((0, 500, 9000)):
+    for k, (env_steps, explore) in enumerate(itertools.product((0, 500, 9000), (True, False))):
         progress = state.progress._replace(env_steps=env_steps, updates=k)
         observation, noise = inputs(parts, 7, seed=k)
-        scaled = torch.from_numpy(actor._scaling(observation))
+        scaled, randomness = torch.from_numpy(actor._scaling(observation)), torch.from_numpy(noise)
         with torch.no_grad():
-            output = parts.algorithm.act(
-                state.nets, scaled, None, torch.from_numpy(noise), progress, explore=explore
-            ).action.numpy()
-        action = actor(observation, noise, progress, explore=explore)
-        assert action.dtype == output.dtype
-        np.testing.assert_allclose(action, output, rtol=1e-5, atol=1e-6)
+            output = parts.algorithm.act(state.nets, scaled, None, randomness, progress, explore=explore)
+        expected, action = output.action.numpy(), actor(observation, noise, progress, explore=explore)
+        assert action.dtype == expected.dtype
+        np.testing.assert_allclose(action, expected, rtol=1e-5, atol=1e-6)
         kept = action.copy()
         actor(-observation, noise, progress, explore=explore)
         assert np.array_equal(action, kept)
         for flat in state.flats.values():
             flat.values.add_(0.1)
-    assert actor._programs
+    assert len(actor._programs) == 2
     assert None not in actor._programs.values()
 
 
