@@ -33,7 +33,19 @@ CASES = {
     "dqn, layer norm": ("algorithm=dqn", *REPLAY, "network.layer_norm=true"),
     "sac": ("algorithm=sac", "env=pendulum", *REPLAY),
 }
-UPDATES = 4
+UPDATES = 2
+RARE = {
+    "ppo, box",
+    "ppo, normalised",
+    "ppo, integers",
+    "a2c, n_step",
+    "a2c, one_step_td",
+    "a2c, monte_carlo",
+    "a2c, box",
+}
+CHOICES = [
+    pytest.param(words, id=name, marks=[pytest.mark.slow] if name in RARE else []) for name, words in CASES.items()
+]
 
 
 def learned(words: tuple[str, ...], *, programs: bool, seeds: str = "seed=0"):
@@ -71,7 +83,7 @@ def test_programs_on_and_off(words: tuple[str, ...]) -> None:
             assert metrics[name].dtype == value.dtype
 
 
-@pytest.mark.parametrize("words", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("words", CHOICES)
 def test_stacked_seeds_equal_each_alone(words: tuple[str, ...]) -> None:
     """Bit for bit."""
     together, parts = learned(words, programs=True, seeds="seeds=[3,0]")

@@ -43,6 +43,8 @@ def assert_close(actual: Any, expected: Any) -> None:
     """Up to rounding, which is relative to the largest number: others are differences of such."""
     for x, y in zip(tree_leaves(actual), tree_leaves(expected), strict=True):
         if isinstance(y, Tensor):
+            if x.dtype == y.dtype and torch.equal(x, y):
+                continue  # asserting takes ten times as long
             size = y[y.isfinite()].abs().double().max().item() if y.is_floating_point() and y.isfinite().any() else 0
             torch.testing.assert_close(x, y.detach(), rtol=1e-5, atol=1e-6 + 1e-5 * size, equal_nan=True)
         else:
@@ -52,7 +54,8 @@ def assert_close(actual: Any, expected: Any) -> None:
 def assert_same(actual: Any, expected: Any) -> None:
     """Bit for bit."""
     for x, y in zip(tree_leaves(actual), tree_leaves(expected), strict=True):
-        torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
+        if not (isinstance(y, Tensor) and x.dtype == y.dtype and torch.equal(x, y)):
+            torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
 
 
 def assert_equals_torch(function: Callable[..., Any], *batches: Sequence[Tensor]) -> list[Any]:

@@ -54,8 +54,9 @@ NETWORKS = [
     )
     for encoder, observation, action, head in itertools.product(ENCODERS, OBSERVATIONS, ACTIONS, HEADS)
     if not (head == "q" and action == "box") and not (encoder == "table" and observation == "vector")
+    if encoder == "mlp tanh" or (head, action) in {("policy", "box"), ("q", "discrete")}
 ]  # fmt: skip
-ROWS = [1, 7, 8]
+ROWS = [1, 8]
 
 
 def perturb(module: nn.Module, seed: int) -> None:
@@ -330,13 +331,13 @@ def batches(seed: int, *lead: int) -> list[list[torch.Tensor]]:
 @pytest.mark.parametrize("block", range(10))
 def test_random_functions(block: int) -> None:
     """Memory is given to another operation only once nobody reads it any more."""
-    for seed in range(30 * block, 30 * block + 30):
+    for seed in range(20 * block, 20 * block + 20):
         assert_equals_torch(random_function(seed), *batches(seed))
 
 
 @pytest.mark.parametrize("block", range(10))
 def test_random_functions_of_stacked_seeds(block: int) -> None:
-    for seed in range(15 * block, 15 * block + 15):
+    for seed in range(8 * block, 8 * block + 8):
         assert_stacked_equals_alone(random_function(seed), *batches(seed, SEEDS))
 
 
