@@ -41,8 +41,7 @@ class TrainState:
         device: where the parameters live.
         memory: name to [*S, P], where they shall lie there; None: in memory of their own.
         updates: who computes them, equal up to rounding: "torch"; "programs", what was recorded of it, in NumPy on one
-            thread of the CPU (rlexp.programs); or "compiled", torch.compile, whose stacked seeds round in ways of
-            their own.
+            thread of the CPU (rlexp.programs); or "compiled", torch.compile, of one seed.
     """
 
     def __init__(
@@ -152,8 +151,7 @@ class TrainState:
         key = getattr(loss, "__func__", loss)
         if key not in self._compiled:
             self._compiled[key] = torch.compile(partial(self._mapped_to, loss))
-        with one_product(self.modules.values()):
-            output = self._compiled[key](*batch)
+        output = self._compiled[key](*batch)
         return output
 
     @torch.no_grad()

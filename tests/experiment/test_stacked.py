@@ -129,6 +129,7 @@ def compare(outputs: Path, seeds: list[int], line: list[str]) -> None:
         (["seeds=[0,-1]"], "at least 0"),
         (["seeds=3"], "must be a list"),
         (["seeds=[0,1]", "algorithm=value_iteration", "env=taxi"], "seeds_of_a_sweep"),
+        (["seeds=[0,1]", "execution.compile=true"], "compiled_seeds"),
     ],
 )
 def test_seeds_that_cannot_be_trained_together_are_refused(line: list[str], message: str) -> None:

@@ -296,7 +296,7 @@ def scaled_loss(nets, x: Tensor, scale: float):
 def test_numbers_of_a_schedule_are_not_kept(seed) -> None:
     state = TrainState(
         {"net": Linear(3, 2)}, {}, {"net": how()}, seed=seed, device=torch.device("cpu"), total_env_steps=9,
-        programs=True,
+        updates="programs",
     )  # fmt: skip
     CALLS.clear()
     x = numbers(*state.flats["net"].values.shape[:-1], 5, 3)

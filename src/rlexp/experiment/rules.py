@@ -268,6 +268,13 @@ def unused_workers(c: Choice) -> str | None:
     )
 
 
+def compiled_seeds(c: Choice) -> str | None:
+    """Updates of stacked seeds are to be compiled: torch.compile does not look into functions that are mapped."""
+    if not c.config["execution"]["compile"] or c.config["seeds"] is None:
+        return None
+    return "execution.compile=true is for one seed; take seed= in place of seeds=, or leave it out"
+
+
 RULES: tuple[Callable[[Choice], str | None], ...] = (
     action_space,
     bounded_actions,
@@ -292,6 +299,7 @@ RULES: tuple[Callable[[Choice], str | None], ...] = (
     interval_fits,
     numpy_vector,
     unused_workers,
+    compiled_seeds,
 )
 
 SPACE_RULES = frozenset({"action_space", "bounded_actions", "needs_model", "normalised_observation", "network_input"})
