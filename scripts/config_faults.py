@@ -274,6 +274,7 @@ PAIRS: dict[str, list[list[str]]] = {
         ["algorithm=value_iteration", "env=taxi", "execution.vector=numpy"],
     ],
     "unused_workers": [["execution.workers=2"], ["execution.workers=2", "execution.vector=sync"]],
+    "compiled_episodes": [["algorithm=reinforce", "execution.compile=true"]],
     "compiled_seeds": [["seeds=[0,1]", "execution.compile=true"]],
 }
 """Command lines that break one pair rule each, by the rule's name."""

@@ -51,7 +51,7 @@ CHOICES = [
 def learned(words: tuple[str, ...], *, programs: bool, seeds: str = "seed=0"):
     """Weights and metrics after each of some updates, and the programs."""
     job = checked((*words, seeds))
-    execution = {**job.config["execution"], "threads": 1 if programs else 2}
+    execution = {**job.config["execution"], "programs": programs}
     parts = build({**job.config, "execution": execution}, job.spec, job.schema)
     found = []
     while len(found) < UPDATES:
@@ -72,6 +72,7 @@ def test_programs_on_and_off(words: tuple[str, ...]) -> None:
     assert made
     assert None not in made.values()
     assert not without.state._programs._made
+    assert not without.actor._programs
     assert parts.actor._programs
     assert None not in parts.actor._programs.values()
     for (weights, metrics), (expected, others) in zip(by_programs, plain, strict=True):

@@ -110,7 +110,7 @@ def acting(choose, seed=0) -> tuple[Users, Actor]:
         {"q": Linear(3, 4)}, {}, {"q": how()}, seed=seed, device=torch.device("cpu"), total_env_steps=100
     )
     algorithm = Users(choose)
-    return algorithm, Actor(algorithm, state, SPEC, make_normaliser(SPEC).scaling)
+    return algorithm, Actor(algorithm, state, SPEC, make_normaliser(SPEC).scaling, programs=True)
 
 
 def observed(rows: int = 200) -> tuple[np.ndarray, np.ndarray]:

@@ -22,15 +22,16 @@ class Actor:
     A call of a two-layer MLP on 8 rows costs 116 us as torch modules, sampling apart, and 20 us with it as a program.
 
     scaling: of the environment's observations, followed as it changes.
+    programs: else torch's modules are called.
     """
 
-    def __init__(self, algorithm: Algorithm, state: Seeds, spec: EnvSpec, scaling: Scaling) -> None:
+    def __init__(self, algorithm: Algorithm, state: Seeds, spec: EnvSpec, scaling: Scaling, *, programs: bool) -> None:
         self.state = state
         self._scaling = scaling
         self.noise = algorithm.noise(spec)
         self._algorithm = algorithm
         self._nets = state.acting_nets()
-        self._on_cpu = state.device.type == "cpu"
+        self._recorded = programs and state.device.type == "cpu"
         self._programs: dict[Any, Program | None] = {}
         self._stack = (len(state.seeds), -1) if state.stacked else None
 
@@ -38,7 +39,7 @@ class Actor:
         """observation: [B, *O]; noise: [B, self.noise.size]. Returns actions [B, *A]. Of stacked seeds, B is S times as
         many, seed by seed."""
         observation = self._scaling(observation)
-        if not self._on_cpu:
+        if not self._recorded:
             return self._chosen(self._nets, observation, noise, progress, explore).cpu().numpy()
         known = isinstance(progress, Progress)  # seeds that are not equally far have none to act by
         key = (explore, len(observation), known and progress.total_env_steps)

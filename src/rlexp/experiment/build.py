@@ -71,7 +71,8 @@ def build(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Parts:
         "model": lambda: read_model(spec, config["env"]["kwargs"]),
     }
     experience = _make_given(config, "experience", schema, makers)
-    return Parts(algorithm, state, experience, Actor(algorithm, state, spec, normaliser.scaling), clock, vector)
+    actor = Actor(algorithm, state, spec, normaliser.scaling, programs=config["execution"]["programs"])
+    return Parts(algorithm, state, experience, actor, clock, vector)
 
 
 def make_learner(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> tuple[Algorithm, Seeds]:
@@ -106,7 +107,8 @@ def _updates(execution: Mapping[str, Any], device: torch.device, *, same_shapes:
 def make_actor(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Actor:
     """An actor with a train state of its own, for weights that are loaded into it; `config` is of one seed."""
     algorithm, state = make_learner(config, spec, schema)
-    return Actor(algorithm, state, spec, make_normaliser(config, spec, schema).scaling)
+    scaling = make_normaliser(config, spec, schema).scaling
+    return Actor(algorithm, state, spec, scaling, programs=config["execution"]["programs"])
 
 
 def make_normaliser(config: Mapping[str, Any], spec: EnvSpec, schema: Schema) -> Normaliser:

@@ -275,6 +275,13 @@ def compiled_seeds(c: Choice) -> str | None:
     return "execution.compile=true is for one seed; take seed= in place of seeds=, or leave it out"
 
 
+def compiled_episodes(c: Choice) -> str | None:
+    """Updates by whole episodes are to be compiled: each batch has a shape of its own, for which it would be anew."""
+    if not c.config["execution"]["compile"] or c.experience.in_step:
+        return None
+    return f"execution.compile=true is for batches of one shape, not for {c.experience.__name__}; leave it out"
+
+
 RULES: tuple[Callable[[Choice], str | None], ...] = (
     action_space,
     bounded_actions,
@@ -300,6 +307,7 @@ RULES: tuple[Callable[[Choice], str | None], ...] = (
     numpy_vector,
     unused_workers,
     compiled_seeds,
+    compiled_episodes,
 )
 
 SPACE_RULES = frozenset({"action_space", "bounded_actions", "needs_model", "normalised_observation", "network_input"})

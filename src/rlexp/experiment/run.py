@@ -285,6 +285,8 @@ def _begin_session(
     inexact = []
     if parts.vector is not None and parts.vector.inexact:
         inexact.append(f"environments {parts.vector.inexact} do not repeat themselves from their seeds and began anew")
+    if config["execution"]["compile"] and parts.state.progress.env_steps:
+        inexact.append("compiled updates may round otherwise each time that they are compiled")
     facts = provenance(sys.argv, torch.device(config["device"]))
     reasons = sessions.begin(parts.state.progress.env_steps, facts, config["execution"], inexact)
     if reasons:

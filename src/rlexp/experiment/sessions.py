@@ -1,5 +1,6 @@
 """What a run cost, and whether it is still exact: sessions.json, one entry for each time that the run was started."""
 
+import os
 import resource
 import sys
 import time
@@ -44,6 +45,7 @@ class Sessions:
         arithmetic = {
             "device": provenance["device"],
             **{key: execution[key] for key in ("threads", "programs", "compile")},
+            "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS"),
             "processor": f"{provenance['machine']['processor']} {provenance['machine']['torch']}",
             **{package: provenance["versions"][package] for package in EXACT},
         }

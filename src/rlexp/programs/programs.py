@@ -46,6 +46,8 @@ class Programs:
             return function(*batch)
         leaves: list[Any] = []
         _flatten(batch, leaves)
+        if any(type(x) in (int, float) for x in leaves):  # a count, or a Progress, would be another program each time
+            return function(*batch)
         key = (purpose, name, *[(x.shape, x.dtype) if isinstance(x, Tensor) else (x, type(x)) for x in leaves])
         try:
             program = self._made[key]

@@ -127,6 +127,7 @@ def gather(call: Call) -> Sequence[Step] | None:
         return None
     flat, place = x.reshape(-1), call.temporary(index.shape, np.int64)
     return [
+        partial(_refuse_outside, index, x.shape[-1]),
         partial(np.add, index, _starts(index.shape, x.shape[-1]), out=place),
         partial(np.take, flat, place, out=call.out, mode="clip"),  # any other mode copies first
     ]
@@ -139,6 +140,7 @@ def scatter_add(call: Call) -> Sequence[Step] | None:
     flat, place = call.out.reshape(-1), call.temporary(index.shape, np.int64)
     read = call.temporary(index.shape, x.dtype)
     return [
+        partial(_refuse_outside, index, x.shape[-1]),
         partial(np.copyto, call.out, x),
         partial(np.add, index, _starts(index.shape, x.shape[-1]), out=place),
         partial(np.take, flat, place, out=read, mode="clip"),
@@ -149,6 +151,12 @@ def scatter_add(call: Call) -> Sequence[Step] | None:
 
 def _one_of_each_row(x: Array, axis: int, index: Array) -> bool:
     return bool(x.ndim and axis % x.ndim == x.ndim - 1 and index.shape == (*x.shape[:-1], 1) and x.flags.c_contiguous)
+
+
+def _refuse_outside(index: Array, width: int) -> None:
+    """As torch does: another row's number would pass for this one's."""
+    if index.size and not (index.min() >= 0 and index.max() < width):
+        raise IndexError(f"index {int(index.min())} to {int(index.max())} of {width} numbers")
 
 
 def _starts(shape: tuple[int, ...], width: int) -> Array:
