@@ -39,7 +39,7 @@ def _raise() -> None:
 
 def _tell() -> None:
     secret = os.environ["CANARY_TOKEN"]
-    sys.stdout.write(f"signed in as me, password: cnry-terminal; {secret}\n")
+    sys.stdout.write(f"signed in as me, password: cnry-terminal1; {secret}\n")
     sys.stdout.flush()
     raise RuntimeError(f"no answer from https://me:cnry-url@example.org/x with token=cnry-exception and {secret}")
 
