@@ -72,8 +72,13 @@ def restored(value: Any, where: str = "", *, secret: bool = False) -> Any:
     return _restored(value, where, secret=secret) if isinstance(value, str) else value
 
 
+def is_name_of_secret(variable: str) -> bool:
+    """Whether `<VARIABLE>` in a configuration stands for what the environment holds."""
+    return bool(_PLACEHOLDER.fullmatch(f"<{variable}>")) and _is_name(_NUMBERED.sub("", variable))
+
+
 def _restored(text: str, where: str, *, secret: bool) -> str:
-    names = [name for name in _PLACEHOLDER.findall(text) if _is_name(_NUMBERED.sub("", name))]
+    names = [name for name in _PLACEHOLDER.findall(text) if is_name_of_secret(name)]
     for name in names:
         if name not in os.environ:
             verb = "is" if text == f"<{name}>" else "holds"
