@@ -144,6 +144,37 @@ def test_a_folder_of_ones_own_adds_and_overrides(tmp_path: Path, monkeypatch: py
     assert (job.spec.time_limit, job.config["algorithm"]["gamma"]) == (50, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "instead"),
+    [
+        ("tags: ['${oc.env:HOME}']", 'on the command line, where the shell knows it: tags="$HOME"'),
+        ("outputs: /x/${oc.env:NAME,default}", 'on the command line, where the shell knows it: outputs="$NAME"'),
+        ("tags: ['${oc.env:MY_TOKEN}']", "write <MY_TOKEN> for the secret of this name"),
+        ("device: ${now:%Y}", "give the value itself, device=... on the command line"),
+        ("plugins: [a_package, b.c]", "give plugins=[a_package,b.c] on the command line and take them out of the file"),
+        ("plugins: ['a b']", "give plugins=[...] on the command line"),
+    ],
+)
+def test_what_a_file_may_not_say_is_refused_with_what_to_do_instead(
+    wrong: str, instead: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CONFIG_DIR_VARIABLE, "")
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{wrong}\n")
+    with pytest.raises(ConfigError) as refusal:
+        checked_jobs(["experiment=mine"], multirun=False, config_dir=str(tmp_path))
+    assert instead in str(refusal.value)
+
+
+def test_a_file_may_name_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CONFIG_DIR_VARIABLE, "")
+    monkeypatch.setenv("MY_TOKEN", "abcdefgh-12345")
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntags: [x <MY_TOKEN>, <MY_TOKEN>]\n")
+    (job,) = checked_jobs(["experiment=mine"], multirun=False, config_dir=str(tmp_path))
+    assert job.config["tags"] == ["x abcdefgh-12345", "abcdefgh-12345"]
+
+
 # ------------------------------------------------------------------------------------------------------ identity
 
 

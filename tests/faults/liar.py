@@ -39,7 +39,7 @@ def _raise() -> None:
 
 def _tell() -> None:
     secret = os.environ["CANARY_TOKEN"]
-    sys.stdout.write(f"signed in as me, password: cnry-terminal; {secret}\n")
+    sys.stdout.write(f"signed in as me, password: cnry-terminal1; {secret}\n")
     sys.stdout.flush()
     raise RuntimeError(f"no answer from https://me:cnry-url@example.org/x with token=cnry-exception and {secret}")
 
@@ -75,9 +75,10 @@ ANSWERS: dict[str, tuple[int, Any]] = {
 
 
 class Liar(CartPoleEnv):
-    def __init__(self, api_key: str | None = None, password: str | None = None) -> None:
+    def __init__(self, api_key: str | None = None, password: str | None = None, **more: Any) -> None:
         super().__init__()
         assert api_key is None or api_key.startswith("cnry")
+        assert all("cnry" in str(value) for value in more.values())
         told = json.loads(os.environ.get("LIAR", "{}"))
         mine = told.get("env") in (None, next(_made))
         mine = mine and told.get("worker") in (None, multiprocessing.parent_process() is not None)

@@ -17,6 +17,13 @@ __all__ = ["no_account"]
 
 CANARY = b"cnry"  # each planted secret begins so
 
+HIDDEN = {
+    "credentials": "{user: cnry-nested, more: [cnry-listed, {pin: cnry-below}]}",
+    "openaiApiKey": "cnry-camel",
+    "url": "'https://me:cnry-value@example.org/x?key=<CANARY_TOKEN>'",
+}
+"""Keyword arguments with secrets that do not stand directly under a key of theirs."""
+
 
 def plant(tmp_path: Path) -> list[str]:
     """A checkout whose remote has a password, and a configuration with one; returns the words of a command line."""
@@ -29,6 +36,7 @@ def plant(tmp_path: Path) -> list[str]:
         declared.replace("kwargs: {}", "kwargs: {password: cnry-conf}")
     )
     words = ["--config-dir", str(tmp_path / "conf"), *PLUGIN[2:], "env.kwargs.api_key=cnry-override"]
+    words += [f"env.kwargs.{key}={value}" for key, value in HIDDEN.items()]
     return [*words, "tags=['https://me:cnry-argument@example.org/x']"]
 
 
@@ -51,7 +59,8 @@ def leaks(outputs: Path, sent: list[bytes] = []) -> list[str]:  # noqa: B006
 
 def test_f58_no_secret_in_a_file_of_a_run_or_in_a_request(tmp_path: Path) -> None:
     """Secrets in environment variables, overrides, configuration, a remote's URL, arguments, an exception's text and
-    what is printed are in no file of the run, W&B's own among them, in no request and in no error message."""
+    what is printed, also inside longer texts and in lists and mappings, are in no file of the run, W&B's own among
+    them, in no request and in no error message."""
     words, outputs = plant(tmp_path), tmp_path / "outputs"
     with serving(Failing()) as server:
         variables = account(tmp_path / "home", server.url) | {
@@ -78,10 +87,15 @@ def test_f58_no_secret_in_a_file_of_a_run_or_in_a_request(tmp_path: Path) -> Non
 
 
 def test_f58_no_secret_in_a_file_of_a_sweep(tmp_path: Path) -> None:
-    """As in a run, also in the plan of a sweep and in what its jobs said, what they printed included."""
+    """As in a run, also in the plan of a sweep, in what its jobs said, what they printed included, and in what
+    `--cfg job` shows."""
     words, outputs = plant(tmp_path), tmp_path / "outputs"
     told = {"CANARY_TOKEN": "cnry-environment", "LIAR": json.dumps({"fault": "tell", "step": 205})}
     line = ["-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *words, *SMALL, f"outputs={outputs}"]
+    shown = Launched(tmp_path / "shown", *line, "--cfg", "job", cwd=tmp_path, environment=told)
+    assert shown.end() == 0
+    assert any(said.endswith("pin: <CREDENTIALS_3>") for said in shown.output())
+    assert "cnry" not in "\n".join([*shown.errors(), *shown.output()])
     run = Launched(tmp_path / "said", *line, cwd=tmp_path, environment=told)
     assert run.end() == 3
     (log, _) = sorted(outputs.glob(".multirun/*/job_*.log"))

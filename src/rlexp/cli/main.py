@@ -62,16 +62,17 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def show(options: argparse.Namespace, overrides: list[str]) -> int:
-    """`--cfg job`: the composed configuration of each job, unchecked."""
+    """`--cfg job`: the composed configuration of each job, unchecked, and without secrets, as it would be saved."""
     import yaml
 
     from rlexp.experiment.compose import compose_jobs, use_config_dir
     from rlexp.experiment.launcher import split_launcher
+    from rlexp.redaction import redacted
 
     use_config_dir(options.config_dir)
     _, rest = split_launcher(overrides, multirun=options.multirun)
     for job in compose_jobs(rest, multirun=options.multirun):
-        sys.stdout.write(yaml.safe_dump(job.config, sort_keys=False))
+        sys.stdout.write(yaml.safe_dump(redacted(job.config), sort_keys=False))
     return 0
 
 

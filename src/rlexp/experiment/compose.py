@@ -6,6 +6,7 @@ knows the nearest right one, whichever of `key=`, `+key=` and `++key=` was typed
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from rlexp.experiment.sources import read_within_bounds
 
 CONFIG_DIR_VARIABLE = "RLEXP_CONF_DIR"
 MOST_JOBS = 10_000  # of a sweep: a slip such as range(0,1e9) is not to fill the memory
+_PACKAGE = re.compile(r"[A-Za-z_][\w.]{0,60}")
 
 
 @dataclass(frozen=True)
@@ -188,5 +190,11 @@ def _refuse_plugins_of_files(composed: DictConfig) -> None:
     """A plugin is code that is imported: whoever types the command names it, not a file that may be another's."""
     raw = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(raw, dict)
-    if raw.get("plugins", []) != []:
-        raise ConfigError("plugins: a configuration file names some; only plugins=[...] on the command line may")
+    named = raw.get("plugins", [])
+    if named != []:
+        plain = isinstance(named, list) and all(isinstance(name, str) and _PACKAGE.fullmatch(name) for name in named)
+        words = f"plugins=[{','.join(named)}]" if plain else "plugins=[...]"
+        raise ConfigError(
+            f"plugins: a configuration file names some, and a file imports no code; if you trust it, give {words} "
+            "on the command line and take them out of the file"
+        )

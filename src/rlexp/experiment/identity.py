@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlexp.errors import ConfigError
-from rlexp.redaction import anonymous
+from rlexp.redaction import anonymous, redacted
 
 NOT_PART_OF_IT = (
     "seed",
@@ -48,16 +48,19 @@ class Identity:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         described = {**_described(config), "seeds": config["seeds"] or config["seed"]}
-        self._lines = sorted(_lines({k: v for k, v in described.items() if k not in ("total_env_steps", "extend")}))
+        kept = {key: value for key, value in described.items() if key not in ("total_env_steps", "extend")}
+        self._lines = sorted(_lines(kept))
+        self._saved = sorted(_lines(redacted(kept)))  # a secret may be part of a longer text
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lines": self._lines}
+        return {"lines": self._saved}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Loads nothing. Raises ConfigError, naming the first field that differs, for the checkpoint of another run."""
-        here, there = (dict(line.split("=", 1) for line in lines) for lines in (self._lines, state["lines"]))
+        every = (self._lines, self._saved, state["lines"])
+        here, saved, there = (dict(line.split("=", 1) for line in lines) for lines in every)
         for field in sorted(here.keys() | there.keys()):
-            if here.get(field) != there.get(field):
+            if there.get(field) not in (here.get(field), saved.get(field)):
                 values = f"{there.get(field, 'none')} there, {here.get(field, 'none')} here"
                 raise ConfigError(f"is a checkpoint of another run: {field} is {values}")
 

@@ -11,10 +11,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from rlexp.errors import ConfigError
+from rlexp.redaction import is_name_of_secret
 
 MOST_CHARACTERS = 100_000  # of all that references stand for
 
 _REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z0-9_.\[\]-]+)\}")
+_VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*([A-Za-z_][A-Za-z0-9_]*)")
 _NO_TEXT = re.compile("[\\0\ud800-\udfff]")
 _Place = tuple[Any, ...]
 
@@ -57,10 +59,7 @@ def _size(raw: Any, place: _Place, text: str, sizes: dict[_Place, int]) -> int:
     """Characters that a text stands for when its references are followed; a circle is left for OmegaConf to name."""
     rest = _REFERENCE.sub("", text)
     if "${" in rest:
-        raise ConfigError(
-            f"{_name(place)}={text[:80]}: only a reference to another key, such as ${{env.id}}, is allowed; put other "
-            "values on the command line"
-        )
+        raise ConfigError(f"{_name(place)}={text[:80]}: {_instead(place, text)}")
     if place in sizes:
         return sizes[place]
     sizes[place] = 0
@@ -71,6 +70,24 @@ def _size(raw: Any, place: _Place, text: str, sizes: dict[_Place, int]) -> int:
         size += _size_at(raw, target, sizes)
     sizes[place] = min(size, 2 * MOST_CHARACTERS)
     return sizes[place]
+
+
+def _instead(place: _Place, text: str) -> str:
+    """What to do in place of something that is not evaluated."""
+    key = _name(place).partition("[")[0]
+    found = _VARIABLE.search(text)
+    if found is None:
+        return (
+            "only a reference to another key, such as ${env.id}, is allowed; "
+            f"give the value itself, {key}=... on the command line"
+        )
+    name = found[1]
+    if is_name_of_secret(name):
+        return f"a configuration does not read the environment; write <{name}> for the secret of this name"
+    return (
+        f"a configuration does not read the environment; give the value on the command line, where the shell knows it: "
+        f'{key}="${name}"'
+    )
 
 
 def _size_at(raw: Any, target: _Place, sizes: dict[_Place, int]) -> int:
