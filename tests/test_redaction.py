@@ -144,12 +144,16 @@ def test_overrides_are_saved_without_secrets() -> None:
         'env.kwargs={api_key: "<MY_TOKEN>"}',
         "env.kwargs.token=12",
         "env.kwargs.tokens=abc",
+        "abcdefgh-12345.token=qwertz",
+        "abcdefgh-12345_token=qwertz",
     ]
     assert redacted({"overrides": typed})["overrides"] == [
         "env.kwargs.api_key=<API_KEY>",
         "+env.kwargs.credentials.user=<CREDENTIALS>",
         "env.kwargs={api_key: <API_KEY_2>, n: 3}",
-        *typed[3:],
+        *typed[3:6],
+        "<MY_TOKEN>.token=<TOKEN>",
+        "<MY_TOKEN>_token=<TOKEN>",
     ]
 
 
