@@ -1,9 +1,13 @@
 """What counts as a secret, what does not, and that a saved one is found again."""
 
+import os
+import random
+import re
 from typing import Any
 
 import pytest
 
+from rlexp import redaction
 from rlexp.errors import ConfigError
 from rlexp.experiment.identity import Identity, config_hash
 from rlexp.redaction import anonymous, redact, redacted, restored
@@ -117,6 +121,66 @@ def test_what_is_saved_comes_back(value: Any, saved: Any, monkeypatch: pytest.Mo
     assert restored(document) == value
 
 
+PIECES = [
+    "abcdefgh-12345",
+    "http://h/?key=",
+    "https://bob:pw@h/x ",
+    "token=",
+    "api_key: '",
+    "'",
+    '"',
+    "qwertz9",
+    "{",
+    "}",
+]
+PIECES += [" ", "x", "=", ":", "password=hunter2hunter2", "<b>", "@", "?a&", "\n", "credentials={a: [b]}", "\\", "ü"]
+
+
+def anything(draw: random.Random, depth: int = 0) -> Any:
+    kind = draw.random()
+    if depth < 3 and kind < 0.25:
+        keys = draw.sample(["a", "url", "api_key", "openaiApiKey", "credentials", "token"], draw.randint(0, 3))
+        return {key: anything(draw, depth + 1) for key in keys}
+    if depth < 3 and kind < 0.4:
+        return [anything(draw, depth + 1) for _ in range(draw.randint(0, 3))]
+    return draw.choice([1, True, None, 0.5, ""]) if kind < 0.5 else "".join(draw.choices(PIECES, k=draw.randint(1, 6)))
+
+
+def test_random_values_come_back_or_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sets the variables as `redacted` has called them gets the same values, or is told what is wrong."""
+    told: dict[str, str] = {}
+    names = redaction._names
+
+    def telling() -> Any:
+        naming = names()
+
+        def told_too(name: str, secret: str) -> str:
+            placeholder = naming(name, secret)
+            told[placeholder[1:-1]] = re.sub(
+                r"<([A-Z_\d]+)>", lambda m: told.get(m[1], os.environ.get(m[1], "")), secret
+            )
+            return placeholder
+
+        return told_too
+
+    draw, refused = random.Random(0), 0
+    for _ in range(1000):
+        value = {"a": anything(draw), "b": anything(draw)}
+        with monkeypatch.context() as patched:
+            told.clear()
+            patched.setattr(redaction, "_names", telling)
+            saved = redacted(value)
+            patched.undo()
+        with monkeypatch.context() as patched:
+            for name, secret in told.items():
+                patched.setenv(name, secret)
+            try:
+                assert restored(saved) == value
+            except ConfigError:
+                refused += 1
+    assert refused < 50
+
+
 def test_a_name_that_the_environment_has_for_another_secret_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEY", "another")
     assert redacted({"api_key": "qwertz"}) == {"api_key": "<API_KEY_2>"}
@@ -144,12 +208,16 @@ def test_overrides_are_saved_without_secrets() -> None:
         'env.kwargs={api_key: "<MY_TOKEN>"}',
         "env.kwargs.token=12",
         "env.kwargs.tokens=abc",
+        "abcdefgh-12345.token=qwertz",
+        "abcdefgh-12345_token=qwertz",
     ]
     assert redacted({"overrides": typed})["overrides"] == [
         "env.kwargs.api_key=<API_KEY>",
         "+env.kwargs.credentials.user=<CREDENTIALS>",
         "env.kwargs={api_key: <API_KEY_2>, n: 3}",
-        *typed[3:],
+        *typed[3:6],
+        "<MY_TOKEN>.token=<TOKEN>",
+        "<MY_TOKEN>_token=<TOKEN>",
     ]
 
 

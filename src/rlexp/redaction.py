@@ -140,6 +140,7 @@ def _saved(text: str, naming: _Naming, least: int = 6) -> str:
 
 def _override(text: str, naming: _Naming) -> str:
     """As `_saved`; of an override of a secret (`env.kwargs.api_key=...`), or of what is below it, the whole value."""
+    text = _of_variables(text)
     found = _OVERRIDE.fullmatch(text)
     if found is None:
         return _saved(text, naming)
