@@ -226,6 +226,24 @@ def test_what_is_no_number_is_known_of_each_environment_as_it_was_first_seen() -
     assert vector.not_finite() == first
 
 
+@pytest.mark.parametrize("constant", [0.0, 1.0, -300.0])
+def test_a_number_that_never_changes_may_be_rounded(constant: float) -> None:
+    class Constant(Counter):
+        observation_space = gymnasium.spaces.Box(np.float32([0, constant]), np.float32([np.inf, constant]))
+        off = 0.0
+
+        def _observation(self) -> np.ndarray:
+            return np.array([self.time, constant + self.off], np.float32)
+
+    vector = SyncVector(Constant, counter_spec(5), 1, simple_seed)
+    vector.start()
+    for Constant.off in (1e-7, -1e-7, -1e-4 * constant):
+        play(vector, 1)
+    Constant.off = 1.0
+    with pytest.raises(EnvironmentFailure, match=r"observation\[1\] is .*, far outside the space"):
+        play(vector, 1)
+
+
 def test_finite_numbers_pass() -> None:
     play(counters(2, 5), 12)
 

@@ -44,10 +44,20 @@ def _tell() -> None:
     raise RuntimeError(f"no answer from https://me:cnry-url@example.org/x with token=cnry-exception and {secret}")
 
 
+def _swallow() -> None:
+    """As a client of a simulator tries again, whatever went wrong."""
+    while True:
+        try:
+            time.sleep(10_000)
+        except Exception:
+            continue
+
+
 ACTS = {
     "raise": _raise,
     "tell": _tell,
     "hang": lambda: time.sleep(10_000),
+    "swallow": _swallow,
     "spin": lambda: re.match(r"(a+)+$", "a" * 60 + "b"),  # C code that keeps the interpreter for years
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "exit": lambda: os._exit(7),

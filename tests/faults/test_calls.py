@@ -5,6 +5,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,7 +269,7 @@ def test_f27_what_wandb_keeps_of_a_row(no_account: dict[str, str], tmp_path: Pat
             str(run),
             "--mode",
             "offline",
-            command=["python", "-c", "from rlexp.cli.sync import main; main()"],
+            command=[sys.executable, "-c", "from rlexp.cli.sync import main; main()"],
             environment=no_account,
         )
         assert sync.end() == 0, sync.errors()

@@ -137,6 +137,25 @@ def test_f39_an_environment_hangs_in_the_runs_process(lie: dict[str, Any], what:
     assert f"Liar-v0: {what}" in last
 
 
+@pytest.mark.parametrize(
+    ("lie", "code", "said"),
+    [
+        ({"step": 30}, 3, "Liar-v0: did not step within 0.5 s; "),
+        ({"where": "reset"}, 3, "Liar-v0: did not reset within 0.5 s; "),
+        ({"where": "make"}, 3, "Liar-v0: did not start within 0.5 s; "),
+        ({"where": "close"}, 0, ""),
+    ],
+)
+def test_f39_an_environment_that_catches_every_exception_hangs(
+    lie: dict[str, Any], code: int, said: str, tmp_path: Path
+) -> None:
+    """An environment that hangs in the run's own process and catches whatever Exception is raised in it meets the
+    deadline all the same; where it is closed, the finished run ends."""
+    ended, last, _ = lying(tmp_path, *ONCE, "execution.step_deadline=0.5", fault="swallow", **lie)
+    assert ended == code
+    assert said in last
+
+
 def test_f39_an_environment_hangs_in_an_evaluation(tmp_path: Path) -> None:
     """An environment that hangs while it is evaluated, in the run's process though training has workers, meets the
     deadline."""

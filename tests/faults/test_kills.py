@@ -200,7 +200,7 @@ class Finite:
 
 
 def checkpointer(folder: Path) -> Checkpointer:
-    return Checkpointer(folder, {"held": Held()}, 10, 1, Failures([0]))
+    return Checkpointer(folder, {"held": Held()}, 10, 1, Failures([0]), lambda line: None)
 
 
 @STRACE

@@ -52,7 +52,7 @@ def contend(job: Checked, outputs: Path, go: tuple[int, int]) -> Contender:
         return Contender(pid, said)
 
     def hold(operation: str, path: Path) -> None:
-        if operation != "mkdir":  # folders are made before the run is locked; nothing has been written by then
+        if operation not in ("mkdir", "fsync"):  # folders are made, and synced, before the run is locked
             os.write(tell, f"mine {time.monotonic()}".encode())
             signal.pause()
 

@@ -87,7 +87,8 @@ def guarded(command: Callable[[], int]) -> int:
 def report(error: RlexpError) -> None:
     """One line without secrets; what a terminal would obey (a file's name or value may hold it) is shown, not sent."""
     words = redact(" ".join(str(error).split()))
-    words = words if len(words) <= LONGEST else f"{words[:LONGEST]} ..."
+    if len(words) > LONGEST:  # it begins with what and where, and ends with what to do
+        words = f"{words[: LONGEST // 2]} ... {words[-LONGEST // 2 :]}"
     message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
     sys.stderr.write(f"rlexp: error[{error.code}]: {message}\n")
     sys.stderr.flush()

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from rlexp.errors import EnvironmentFailure
 from rlexp.types import Box, Discrete, EnvSpec, Space
 
 WIDTHS = 10.0
@@ -18,6 +19,15 @@ BipedalWalker leave theirs by a third of it; a number in a wrong unit leaves the
 
 class BrokenContract(Exception):
     """What an environment did that its spaces or Gymnasium's interface forbid, in words."""
+
+
+class Overdue(BaseException):
+    """A call of an environment passed its deadline. No `except Exception` of the environment's own takes it for one of
+    its errors; the vector that called raises `failure` instead."""
+
+    def __init__(self, failure: EnvironmentFailure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
 
 
 def compare_spaces(env: gymnasium.Env[Any, Any], spec: EnvSpec) -> None:
@@ -103,6 +113,12 @@ def _wide_bounds(space: gymnasium.Space[Any], declared: Space) -> tuple[Any, Any
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         beyond = WIDTHS * (high - low)
-        bounds = np.stack([low - beyond, high + beyond])
+        bounds = np.stack([low - np.maximum(beyond, _margin(low)), high + np.maximum(beyond, _margin(high))])
         bounds = np.where(np.isfinite(beyond), bounds, np.inf * np.array([-1, 1]).reshape(2, *[1] * low.ndim))
     return tuple(np.clip(bounds, -most, most).astype(np.float32))
+
+
+def _margin(bound: np.ndarray) -> np.ndarray:
+    """What rounding may add to a bound, whose distance to the other one may be zero: of a number that never changes."""
+    margin: np.ndarray = 1e-3 * np.abs(bound) + 1e-6
+    return margin

@@ -1,9 +1,10 @@
 """A deadline for environments that are stepped in the run's own process.
 
 A thread looks now and then where the main one stands: in a call of a vector's environment that has not come back since
-the last look? That costs the steps nothing. A signal then raises in the main thread. What hangs in Python or waits for
-the system is interrupted so; C code that keeps the interpreter stops this thread, too, and such an environment wants
-processes of its own (`execution.vector=async`).
+the last look? That costs the steps nothing. A signal then raises, in the environment's own code, what is no Exception
+there, and the vector makes the failure of it. What hangs in Python or waits for the system is interrupted so; C code
+that keeps the interpreter stops this thread, too, and such an environment wants processes of its own
+(`execution.vector=async`).
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from rlexp.envs.contract import BrokenContract
+from rlexp.envs.contract import BrokenContract, Overdue
 from rlexp.envs.vector import SyncVector
 from rlexp.errors import EnvironmentFailure
 
@@ -43,6 +44,8 @@ def stepping_within(seconds: float | None) -> Iterator[None]:
     thread.start()
     try:
         yield
+    except Overdue as late:  # the call ended as the signal came
+        raise late.failure from late
     finally:
         watch.over.set()
         thread.join()
@@ -73,9 +76,8 @@ class _Watch:
         vector, what = call.f_locals["self"], f"did not {CALLS[call.f_code]} within {self._seconds:g} s"
         advice = "check the environment, or raise execution.step_deadline where it is only slow"
         if "i" in call.f_locals:
-            failure: EnvironmentFailure = vector._failure(call.f_locals["i"], BrokenContract(f"{what}; {advice}"))
-            raise failure
-        raise EnvironmentFailure(f"{vector.spec.id}: {what}; {advice}")
+            raise Overdue(vector._failure(call.f_locals["i"], BrokenContract(f"{what}; {advice}")))
+        raise Overdue(EnvironmentFailure(f"{vector.spec.id}: {what}; {advice}"))
 
 
 def _call(frame: FrameType | None) -> FrameType | None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import gymnasium
 import numpy as np
 
-from rlexp.envs.contract import BrokenContract, Observations, compare_spaces, flag
+from rlexp.envs.contract import BrokenContract, Observations, Overdue, compare_spaces, flag
 from rlexp.errors import EnvironmentFailure, NonFiniteError
 from rlexp.types import Box, Discrete, EnvSpec
 
@@ -138,6 +138,8 @@ class SyncVector:
                 self._envs.append(make())
                 compare_spaces(self._envs[-1], spec)
                 _quicken(self._envs[-1].action_space)
+        except Overdue as late:
+            raise late.failure from late
         except BrokenContract as error:
             raise EnvironmentFailure(f"{spec.id}: {error}; mend the declaration or the environment") from error
         except Exception as error:
@@ -163,6 +165,8 @@ class SyncVector:
         try:
             for i in range(self.num_envs):
                 self._begin_episode(i)
+        except Overdue as late:
+            raise late.failure from late
         except Exception as error:
             raise self._failure(i, error) from error
 
@@ -207,6 +211,8 @@ class SyncVector:
                     self._end_episode(i)
         except (EnvironmentFailure, NonFiniteError):
             raise
+        except Overdue as late:
+            raise late.failure from late
         except Exception as error:
             raise self._failure(i, error) from error
         return self._step
@@ -249,7 +255,7 @@ class SyncVector:
     def close(self) -> None:
         """Whatever one does then, the others are closed, and what was done with it stands."""
         for env in self._envs:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception, Overdue):
                 env.close()
 
     def _to_env(self, actions: np.ndarray) -> Any:
@@ -304,6 +310,8 @@ class SyncVector:
                 if not self._replay(i, episode["actions"]) or not _same(self.observation[i], state["observation"][i]):
                     self.inexact.append(self._first + i)
                     self._begin_episode(i)
+        except Overdue as late:
+            raise late.failure from late
         except Exception as error:
             raise self._failure(i, error) from error
 
