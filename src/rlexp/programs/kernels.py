@@ -293,10 +293,11 @@ KERNELS: dict[str, Kernel] = {
 """By the operator's name; one that changes its first argument in place has the kernel of its plain one. A kernel that
 returns None, and every operator that is not here, is left to torch."""
 
+_FIRST = ["neg", "exp", "log", "log1p", "sqrt", "reciprocal", "abs", "sgn", "tanh", "relu", "clamp"]
+_EITHER = ["add", "sub", "mul", "div", "maximum", "minimum"]
 IN_PLACE: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(("add", "sub", "mul", "div", "maximum", "minimum"), (0, 1)),
-    **dict.fromkeys(("neg", "exp", "log", "log1p", "sqrt", "reciprocal", "abs", "sgn", "tanh", "relu", "clamp"), (0,)),
-    "tanh_backward": (1,),
+    **{f"aten::{name}": (0,) for name in _FIRST},
+    **{f"aten::{name}": (0, 1) for name in _EITHER},
+    "aten::tanh_backward": (1,),
 }
 """Positions of the arguments whose memory the result may have: each number is read before its place is written."""
-IN_PLACE = {f"aten::{name}": positions for name, positions in IN_PLACE.items()}
