@@ -2,7 +2,7 @@
 
     pip install rlexp[benchmark,mujoco]
     python scripts/benchmark.py --workloads W1 W2b W3 W4 W5 --rounds 5
-    python scripts/benchmark.py --workloads sweep --rounds 3
+    python scripts/benchmark.py --workloads sweep start --rounds 3
     python scripts/benchmark.py --workloads W1 --record     # and keep it for docs/performance.md
 
 W1 to W5: steps per CPU-second. Each training run is a process of its own, pinned to one core, with one thread for torch
@@ -28,6 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import benchmark_start
 import benchmark_sweep
 import docs_benchmark
 from benchmark_workloads import PEERS, PLAIN, WORKLOADS
@@ -100,6 +101,14 @@ def summarise_sweep(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]
     return {"ways": ways, "rounds": rounds}
 
 
+def summarise_start(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """Medians and extremes of both peers' seconds."""
+    peers = {
+        peer: {name: spread([one[peer][name] for one in rounds]) for name in rounds[0][peer]} for peer in rounds[0]
+    }
+    return {"peers": peers, "rounds": rounds}
+
+
 def machine() -> dict[str, str]:
     versions = {name: metadata.version(name) for name in PACKAGES}
     processor = platform.processor() or platform.machine()
@@ -141,7 +150,7 @@ def sweep_table(summary: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workloads", nargs="+", choices=[*WORKLOADS, "sweep"], default=["W1", "W2b"])
+    parser.add_argument("--workloads", nargs="+", choices=[*WORKLOADS, "sweep", "start"], default=["W1", "W2b"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--plain", action="store_true", help="also rlexp without programs (execution.programs=false)")
     parser.add_argument("--steps", type=int, help="environment steps of a run; default: the workload's own")
@@ -163,6 +172,9 @@ def main() -> None:
         if name == "sweep":
             steps = options.steps or benchmark_sweep.STEPS
             found["sweep"] = summarise_sweep(benchmark_sweep.run_rounds(steps, options.rounds))
+            continue
+        if name == "start":
+            found["start"] = summarise_start(benchmark_start.run_rounds(options.rounds, options.core))
             continue
         steps = options.steps or WORKLOADS[name].steps
         if steps <= WORKLOADS[name].warm_up:

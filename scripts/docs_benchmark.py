@@ -11,12 +11,16 @@ NAME = "benchmark"
 
 def recorded(earlier: Mapping[str, Any] | None, found: Mapping[str, Any], titles: Mapping[str, str], date: str) -> Any:
     """What is kept: each workload as it was measured last, with the machine and the day. found: of benchmark.py."""
-    kept = {"workloads": dict((earlier or {}).get("workloads", {})), "sweep": (earlier or {}).get("sweep")}
+    kept = {
+        "workloads": dict((earlier or {}).get("workloads", {})),
+        **{name: (earlier or {}).get(name) for name in ("sweep", "start")},
+    }
     about = {"date": date, "machine": found["machine"]}
     for name, summary in found["workloads"].items():
         kept["workloads"][name] = {"title": titles[name], **_summary(summary), **about}
-    if "sweep" in found:
-        kept["sweep"] = {**_summary(found["sweep"]), **about}
+    for name in ("sweep", "start"):
+        if name in found:
+            kept[name] = {**_summary(found[name]), **about}
     return kept
 
 
@@ -59,6 +63,21 @@ def sweep(folder: Path = DOCS / "results") -> str:
     header = ["way", "wall, s", "CPU, s", "times faster, wall", "load before"]
     rounds = f"{found['rounds']} rounds"
     return f"{table(header, rows)}\n\n{_where({rounds: found})}"
+
+
+def start(folder: Path = DOCS / "results") -> str:
+    """Seconds to the first training step of both peers."""
+    found = (result(NAME, folder) or {}).get("start")
+    if not found:
+        return NOT_MEASURED
+    names = {"sb3": 'Stable-Baselines3, `PPO("MlpPolicy", "CartPole-v1").learn(...)`'}
+    names["rlexp"] = "`rlexp`, composed, checked, with its folder and its row file"
+    rows = [
+        [names[peer], _cell(figures["wall_seconds"], 2), _cell(figures["cpu_seconds"], 2)]
+        for peer, figures in found["peers"].items()
+    ]
+    rounds = f"{found['rounds']} rounds"
+    return f"{table(['', 'wall clock', 'CPU'], rows)}\n\n{_where({rounds: found})}"
 
 
 WAYS = {

@@ -72,6 +72,7 @@ def from_source(name: str) -> str:
         "counts": lambda: docs_faults.counts(known),
         "workloads": docs_benchmark.workloads,
         "sweep": docs_benchmark.sweep,
+        "start": docs_benchmark.start,
     }
     return fill((DOCS / "sources" / name).read_text(), places)
 

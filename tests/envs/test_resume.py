@@ -157,3 +157,14 @@ def test_an_environment_that_raises_while_its_episode_is_played_again_is_named(t
         vectors[0].step(np.zeros(NUM_ENVS, np.int64))
     with pytest.raises(EnvironmentFailure, match="RuntimeError: the motor is hot; environment 1, episode seed"):
         vectors[1].load_state_dict(through_disk(tmp_path / "a", vectors[0].state_dict()))
+
+
+def test_what_was_not_finite_in_an_open_episode_is_found_after_resuming(tmp_path) -> None:
+    vectors = [SyncVector(lambda: Counter(blind_at=3), counter_spec(50), NUM_ENVS, simple_seed) for _ in range(2)]
+    vectors[0].start()
+    for _ in range(5):
+        vectors[0].step(np.zeros(NUM_ENVS, np.int64))
+    vectors[1].load_state_dict(through_disk(tmp_path / "a", vectors[0].state_dict()))
+    found = [vector.not_finite() for vector in vectors]
+    assert [(each.env, each.what) for each in found[1]] == [(i, "observation[1] is nan") for i in range(NUM_ENVS)]
+    assert found[1] == found[0]

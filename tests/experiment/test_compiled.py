@@ -1,5 +1,6 @@
 """Updates by torch.compile: the path of an accelerator, tried on the CPU."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -33,4 +34,13 @@ def test_a_compiled_run_is_that_of_torch_up_to_rounding(tmp_path: Path) -> None:
 def test_without_a_compiler_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ResourceError, match=r"execution\.compile=true: torch\.compile needs a C\+\+ compiler"):
+        run_in(tmp_path, *SHORT, "execution.compile=true")
+
+
+@pytest.mark.parametrize("compiler", ["ccache g++", "no-such-g++"])
+def test_a_compiler_that_torch_would_not_find_is_named(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    with pytest.raises(ResourceError, match=f"there is no program '{re.escape(compiler)}'; .*set CXX to one program"):
         run_in(tmp_path, *SHORT, "execution.compile=true")

@@ -15,11 +15,12 @@ import torch
 
 import rlexp.experiment.run
 from rlexp.errors import ResourceError
+from rlexp.experiment import memory
 from rlexp.experiment.jobs import checked_jobs
 from rlexp.functional.schedules import linear
 from rlexp.storage import load_tree, read_json, read_rows, save_tree
 from rlexp.types import Progress
-from tests.experiment.support import Forked
+from tests.experiment.support import Forked, run_in
 from tests.faults.lab import SMALL, run_below, under_load, wait_until
 
 NOT_INJECTED = {"F47": "a graphics card that another process holds, or that fails in mid-run: no card in the machine"}
@@ -68,7 +69,7 @@ def test_f45_the_learning_diverges(words: list[str], tmp_path: Path) -> None:
     assert not (folder / "weights" / "final").exists()
 
 
-HUGE = ["algorithm=dqn", *SMALL[3:], "experience.learning_starts=100"]
+HUGE = ["algorithm=dqn", *SMALL[3:], "experience.learning_starts=100", "total_env_steps=1000000000000"]
 
 
 def test_f46_a_buffer_larger_than_the_memory(tmp_path: Path) -> None:
@@ -83,6 +84,21 @@ def test_f46_a_buffer_larger_than_the_memory(tmp_path: Path) -> None:
     checked_jobs([*HUGE, f"experience.capacity={int(0.9 * fits)}"], multirun=False)
     with pytest.raises(ResourceError):
         checked_jobs([*HUGE, f"experience.capacity={int(1.5 * fits)}"], multirun=False)
+
+
+def test_f46_a_buffer_that_a_short_run_does_not_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run is not refused for places of its buffer that it will not reach, and a finished run is shown whatever the
+    memory."""
+    line = [*HUGE, "total_env_steps=800", "experience.capacity=1_000_000", f"outputs={tmp_path}"]
+    monkeypatch.setattr(memory, "_of_machine", lambda: 1e6)
+    checked_jobs(line, multirun=False)
+    monkeypatch.setattr(memory, "_of_machine", lambda: 1e4)
+    with pytest.raises(ResourceError, match="the largest that fits is "):
+        checked_jobs(line, multirun=False)
+    monkeypatch.undo()
+    run_in(tmp_path, *line[:-1])
+    monkeypatch.setattr(memory, "_of_machine", lambda: 1e4)
+    checked_jobs(line, multirun=False)
 
 
 def test_f46_a_buffer_larger_than_the_process_may_be(tmp_path: Path) -> None:

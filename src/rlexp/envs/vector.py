@@ -316,14 +316,17 @@ class SyncVector:
             raise self._failure(i, error) from error
 
     def _replay(self, i: int, actions: np.ndarray) -> bool:
+        only = np.arange(self.num_envs) == i
         for action in actions.tolist() if isinstance(self.spec.action, Discrete) else actions:
             observed, gain, ended, cut, _ = self._envs[i].step(action)
+            self._observations.look(observed)
             if ended or cut:
                 return False
             self._actions[i].append(action)
             self._return[i] += float(gain)
             self.time[i] += 1
             self.observation[i] = observed
+            self._observations.take(self.observation, only)
         return True
 
 

@@ -95,9 +95,11 @@ def _updates(execution: Mapping[str, Any], device: torch.device, *, same_shapes:
     Programs are of one thread, and of batches whose shapes come again: to record each of many costs more than it saves.
     """
     if execution["compile"]:
-        if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        compiler = os.environ.get("CXX", "g++")  # torch asks for this one alone, and takes it for the name of a program
+        if device.type == "cpu" and shutil.which(compiler) is None:
             raise ResourceError(
-                "execution.compile=true: torch.compile needs a C++ compiler; install g++ or leave it out"
+                f"execution.compile=true: torch.compile needs a C++ compiler and there is no program {compiler!r}; "
+                "install g++, set CXX to one program without arguments, or leave it out"
             )
         return "compiled"
     recorded = execution["programs"] and execution["threads"] == 1 and same_shapes and device.type == "cpu"

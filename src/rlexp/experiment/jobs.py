@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from rlexp.errors import ResourceError
 from rlexp.experiment.check import Checked, check
 from rlexp.experiment.compose import Composed, compose_jobs, use_config_dir
 from rlexp.experiment.extend import extended_config
@@ -10,6 +11,7 @@ from rlexp.experiment.launcher import split_launcher
 from rlexp.experiment.memory import check_memory
 from rlexp.experiment.plans import job_names, refuse_duplicates
 from rlexp.experiment.run import choose_directory
+from rlexp.experiment.status import FINISHED, read_status
 
 
 def checked_jobs(overrides: Sequence[str], *, multirun: bool, config_dir: str | None = None) -> list[Checked]:
@@ -36,5 +38,9 @@ def checked_job(job: Composed) -> Checked:
     if config.get("extend") is not None:
         config = extended_config(check(config).config, job.overrides)
     checked = check(config, job.overrides)
-    check_memory(checked.config, checked.spec)
+    try:
+        check_memory(checked.config, checked.spec)
+    except ResourceError:
+        if read_status(choose_directory(checked.config)).get("state") != FINISHED:  # that one is only shown
+            raise
     return checked

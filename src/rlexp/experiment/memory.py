@@ -16,17 +16,22 @@ GROUPS = Path("/sys/fs/cgroup")
 
 
 def check_memory(config: Mapping[str, Any], spec: EnvSpec) -> None:
-    """Raises ResourceError where `experience.capacity` transitions of each seed do not fit."""
+    """Raises ResourceError where `experience.capacity` transitions of each seed do not fit.
+
+    A ring is filled from its start: what a short run does not reach takes addresses, which a limit on the process
+    counts, and no memory.
+    """
     capacity = config["experience"].get("capacity")
     if capacity is None:
         return
     each = bytes_of_transition(spec) * len(seeds_of(config))
-    available = available_memory()
-    if capacity * each > available:
-        raise ResourceError(
-            f"experience.capacity={capacity}: needs {capacity * each / 2**30:.1f} GiB of memory, "
-            f"{available / 2**30:.1f} GiB are available; the largest that fits is {max(0, int(available // each))}"
-        )
+    filled = min(capacity, config["total_env_steps"])
+    for places, available in ((capacity, max(0.0, _of_process())), (filled, available_memory())):
+        if places * each > available:
+            raise ResourceError(
+                f"experience.capacity={capacity}: needs {places * each / 2**30:.1f} GiB of memory, "
+                f"{available / 2**30:.1f} GiB are available; the largest that fits is {int(available // each)}"
+            )
 
 
 def available_memory() -> float:
