@@ -5,8 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-import torch._dynamo.utils
 
 from rlexp.errors import ResourceError
 from tests.experiment.support import TINY, rows_of, run_in
@@ -20,8 +18,10 @@ def test_a_compiled_run_is_that_of_torch_up_to_rounding(tmp_path: Path) -> None:
     def metrics(folder: str, *words: str) -> list[dict[str, float]]:
         return rows_of(run_in(tmp_path / folder, *SHORT, *words), "train")
 
-    torch._dynamo.reset()
-    counters = torch._dynamo.utils.counters
+    from torch._dynamo import reset
+    from torch._dynamo.utils import counters
+
+    reset()
     counters.clear()
     compiled, plain = metrics("compiled", "execution.compile=true"), metrics("plain", "execution.programs=false")
     assert counters["stats"]["unique_graphs"] > 0
