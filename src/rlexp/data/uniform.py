@@ -73,7 +73,8 @@ class UniformBuffer:
         drawn = np.stack([stream.integers(self.size - beyond, 1, batch_size) for stream in streams])  # [S, 1, batch]
         step = np.arange(0, beyond + 1, self._num_envs)[:, None]
         index = (self._next - self.size + drawn + step) % self.capacity + self._offset[:, None, None]
-        return Transition(*(torch.from_numpy(self._columns[name].take(index, 0)).to(device) for name in COLUMNS))
+        columns = [torch.from_numpy(self._columns[name].take(index, 0)) for name in COLUMNS]
+        return Transition(*(columns if device.type == "cpu" else [column.to(device) for column in columns]))
 
     def state_dict(self) -> dict[str, Any]:
         return {

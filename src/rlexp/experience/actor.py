@@ -40,7 +40,7 @@ class Actor:
         many, seed by seed."""
         observation = self._scaling(observation)
         if not self._recorded:
-            return self._chosen(self._nets, observation, noise, progress, explore).cpu().numpy()
+            return self._by_torch(observation, noise, progress, explore)
         known = isinstance(progress, Progress)  # seeds that are not equally far have none to act by
         key = (explore, len(observation), known and progress.total_env_steps)
         try:
@@ -48,9 +48,13 @@ class Actor:
         except KeyError:
             program = self._programs[key] = self._program(observation, noise, progress, explore)
         if program is None:
-            return self._chosen(self._nets, observation, noise, progress, explore).numpy()
+            return self._by_torch(observation, noise, progress, explore)
         action: np.ndarray = program(observation, noise, *(progress[:2] if known else ()))
         return action
+
+    def _by_torch(self, observation: np.ndarray, noise: np.ndarray, progress: Any, explore: bool) -> np.ndarray:
+        with torch.inference_mode():  # nothing here is differentiated
+            return self._chosen(self._nets, observation, noise, progress, explore).cpu().numpy()
 
     def _chosen(
         self, nets: Any, observation: np.ndarray | Tensor, noise: np.ndarray | Tensor, progress: Any, explore: bool

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from rlexp.clock import Clock
 from rlexp.envs.vector import Episode, Vector, check_finite
@@ -37,18 +36,16 @@ class Collector:
         before = clock.switch("act")
         # A seed that is frozen, or about to be, may act by NaN; what its environments get then must be legal.
         mend = actor.state.stacked and isinstance(vector.spec.action, Box)
-        # Nothing that is made here is differentiated: inference mode saves the bookkeeping of every operation.
-        with torch.inference_mode():
-            env_steps, updates, total_env_steps = progress
-            for t in range(num_steps):
-                observation[t], time[t] = vector.observation, vector.time
-                now = Progress(env_steps + t * self.num_envs, updates, total_env_steps)
-                action[t] = chosen = actor(vector.observation, noise[t], now, explore=True)
-                if mend:
-                    chosen = np.nan_to_num(chosen)
-                clock.switch("env")
-                reward[t], terminated[t], truncated[t], next_observation[t] = vector.step(chosen)
-                clock.switch("act")
+        env_steps, updates, total_env_steps = progress
+        for t in range(num_steps):
+            observation[t], time[t] = vector.observation, vector.time
+            now = Progress(env_steps + t * self.num_envs, updates, total_env_steps)
+            action[t] = chosen = actor(vector.observation, noise[t], now, explore=True)
+            if mend:
+                chosen = np.nan_to_num(chosen)
+            clock.switch("env")
+            reward[t], terminated[t], truncated[t], next_observation[t] = vector.step(chosen)
+            clock.switch("act")
         if actor.state.stacked:
             vector.not_finite()  # noted: the row of the seed concerned shows it, and it alone is frozen
         else:

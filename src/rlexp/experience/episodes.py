@@ -84,22 +84,21 @@ class Episodes:
         active, counts = left > 0, np.zeros(len(streams), np.int64)
         noise = np.zeros((CHUNK, len(streams), actor.noise.size), np.float32)
         rows: list[tuple[np.ndarray, ...]] = []
-        with torch.inference_mode():
-            while active.any():
-                time = vector.time.copy()
-                for i in np.flatnonzero(active & (time % CHUNK == 0)).tolist():
-                    noise[:, i] = streams[i].noise(actor.noise, CHUNK)
-                now = progress._replace(env_steps=self.env_steps + int(counts.sum())) if alone else APART
-                observation = vector.observation.copy()
-                action = actor(observation, noise[time % CHUNK, np.arange(len(streams))], now, explore=True)
-                clock.switch("env")
-                # A seed that is about to be frozen may act by NaN; what its environments get then must be legal.
-                step = vector.step(action if alone else np.nan_to_num(action), active)
-                clock.switch("act")
-                rows.append((observation, action, time, active, *(column.copy() for column in step)))
-                counts += active
-                left = left - (active & (step.terminated + step.truncated > 0))
-                active = left > 0
+        while active.any():
+            time = vector.time.copy()
+            for i in np.flatnonzero(active & (time % CHUNK == 0)).tolist():
+                noise[:, i] = streams[i].noise(actor.noise, CHUNK)
+            now = progress._replace(env_steps=self.env_steps + int(counts.sum())) if alone else APART
+            observation = vector.observation.copy()
+            action = actor(observation, noise[time % CHUNK, np.arange(len(streams))], now, explore=True)
+            clock.switch("env")
+            # A seed that is about to be frozen may act by NaN; what its environments get then must be legal.
+            step = vector.step(action if alone else np.nan_to_num(action), active)
+            clock.switch("act")
+            rows.append((observation, action, time, active, *(column.copy() for column in step)))
+            counts += active
+            left = left - (active & (step.terminated + step.truncated > 0))
+            active = left > 0
         if alone:
             check_finite(vector)  # of stacked seeds, the row of the one concerned shows it, and it alone is frozen
         for index, own in enumerate(self._own):

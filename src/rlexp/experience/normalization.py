@@ -106,6 +106,8 @@ class Normaliser:
 
     def drawn(self, batch: Transition) -> Transition:
         """A batch of raw transitions [S, T, B, ...] as it is learned from."""
+        if self.scaling.clip is None and self._reward_clip is None:
+            return batch
         batch = batch._replace(
             observation=self.scaling.drawn(batch.observation),
             next_observation=self.scaling.drawn(batch.next_observation),

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from rlexp.envs.vector import Episode, EpisodeSeed, Step, Vector, check_finite
 from rlexp.experience.actor import Actor
@@ -74,8 +73,7 @@ def play(
             for place, stream in zip(row, streams, strict=True):
                 randomness[place] = stream.noise(actor.noise)
         observation = vector.observation.copy()
-        with torch.inference_mode():  # around no yield: it would hold for the caller too
-            action = actor(inputs, randomness, progress, explore=explore)[row]
+        action = actor(inputs, randomness, progress, explore=explore)[row]
         step = vector.step(action)
         played, finished = number.copy(), {}
         for episode in vector.drain_finished():

@@ -121,6 +121,15 @@ def _tanh_backward(call: Call) -> Sequence[Step]:
     ]
 
 
+def _threshold_backward(call: Call) -> Sequence[Step]:
+    """g where the number is above the threshold, else 0"""
+    (towards, x, threshold), out = call.arguments, call.out
+    return [
+        partial(np.greater, x, threshold, out=out, casting="unsafe"),
+        partial(np.multiply, towards, out, out=out),
+    ]
+
+
 def _elu(call: Call) -> Sequence[Step] | None:
     """max(x, 0) + exp(min(x, 0)) − 1"""
     x, out = call.arguments[0], call.out
@@ -269,6 +278,7 @@ KERNELS: dict[str, Kernel] = {
     "aten::clamp": _clamp,
     "aten::sigmoid": _sigmoid,
     "aten::tanh_backward": _tanh_backward,
+    "aten::threshold_backward": _threshold_backward,
     "aten::elu": _elu,
     "aten::elu_backward": _elu_backward,
     "aten::addcmul": _addcmul,

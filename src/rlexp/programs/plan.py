@@ -131,6 +131,9 @@ class Plan:
         operator, results = operation.operator, [self._as_tensor(x) for x in operation.results]
         if operator._schema.is_mutable:
             return lambda: operator(*arguments, **keywords)
+        if len(results) == 1 and str(operator._schema.returns[0].type) == "Tensor":
+            (result,) = results
+            return lambda: result.copy_(operator(*arguments, **keywords))
 
         def step() -> None:
             for result, x in zip(results, tensors_in(operator(*arguments, **keywords)), strict=True):

@@ -57,7 +57,7 @@ class Programs:
             program = self._made[key] = self._program(function, batch, leaves, into)
         if program is None:
             return function(*batch)
-        returned = program(*[x.detach().numpy() for x in leaves if isinstance(x, Tensor)])
+        returned = program(*[(x.detach() if x.requires_grad else x).numpy() for x in leaves if isinstance(x, Tensor)])
         return (None, returned) if into else returned
 
     def _name(self, source: Callable[..., Any]) -> Any:

@@ -155,7 +155,7 @@ def _one_of_each_row(x: Array, axis: int, index: Array) -> bool:
 
 def _refuse_outside(index: Array, width: int) -> None:
     """As torch does: another row's number would pass for this one's."""
-    if index.size and not (index.min() >= 0 and index.max() < width):
+    if index.size and index.view(np.uint64).max() >= width:  # a negative one is a large one without a sign
         raise IndexError(f"index {int(index.min())} to {int(index.max())} of {width} numbers")
 
 
