@@ -83,6 +83,10 @@ CASES: dict[str, list[Case]] = {
     ],
     "aten::sigmoid": [Case(lambda x, y: x.sigmoid()), Case(lambda x, y: (50 * x).sigmoid())],
     "aten::tanh_backward": [Case(lambda x, y: ops.tanh_backward(x, y))],
+    "aten::threshold_backward": [
+        Case(lambda x, y: ops.threshold_backward(x, y, 0)),
+        Case(lambda x, y: ops.threshold_backward(x, torch.relu(y), 0)),
+    ],
     "aten::elu": [Case(lambda x, y: torch.nn.functional.elu(x))],
     "aten::elu_backward": [
         Case(lambda x, y: ops.elu_backward(x, 1, 1, 1, False, y)),

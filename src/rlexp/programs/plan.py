@@ -131,7 +131,7 @@ class Plan:
         operator, results = operation.operator, [self._as_tensor(x) for x in operation.results]
         if operator._schema.is_mutable:
             return lambda: operator(*arguments, **keywords)
-        if len(results) == 1 and str(operator._schema.returns[0].type) == "Tensor":
+        if [str(x.type) for x in operator._schema.returns] == ["Tensor"]:
             (result,) = results
             return lambda: result.copy_(operator(*arguments, **keywords))
 
