@@ -70,8 +70,10 @@ def test_f6_preempted_at_random_moments_until_done_equals_the_undisturbed_run(
         said = tmp_path / f"said{len(ends)}"
         run = Forked(said, *SHORT, f"outputs={outputs}", prepare=os.setsid)
         wait_until(lambda run=run: handles(run.pid), what="a handler")
-        time.sleep(chance.uniform(0.05, 0.5))
-        if len(ends) < 4:
+        if len(ends) < 4:  # at most sixteen of the run's twenty rows
+            wanted = rows_below(outputs) + chance.randint(1, 4)
+            wait_until(lambda wanted=wanted: rows_below(outputs) >= wanted, what="rows")
+            time.sleep(chance.uniform(0, 0.02))
             for each in (signal.SIGCONT, number):
                 os.killpg(run.pid, each)
         ends.append(run.wait())
