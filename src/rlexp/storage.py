@@ -426,6 +426,7 @@ def _rename(source: Path, destination: Path) -> None:
 
 
 GLANCE = 0.2  # seconds that a lock is tried for: `is_locked` of another process holds it for some microseconds
+NAMED = 0.3  # seconds in which who holds a lock has written its name into it
 
 
 @contextlib.contextmanager
@@ -439,13 +440,23 @@ def locked(directory: Path) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
     try:
         if not _locks(descriptor, fcntl.LOCK_EX, GLANCE):
-            owner = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+            owner = _owner(descriptor) or "another process"
             raise StorageError(f"{directory} is in use by {owner}; wait for it, or choose another seed")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _owner(descriptor: int) -> str:
+    """What the holder of a lock calls itself. It writes that once it holds it, so a moment may pass."""
+    deadline = time.monotonic() + NAMED
+    while True:
+        name = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+        if name or time.monotonic() >= deadline:
+            return name
+        time.sleep(0.005)
 
 
 def is_locked(directory: Path) -> bool:
