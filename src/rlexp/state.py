@@ -146,11 +146,11 @@ class TrainState:
         """The loss's value, [*S], and metrics."""
         output: tuple[Tensor, Metrics]
         if not self._compile:
-            output = self._mapped(loss, batch)
+            output = self._mapped(loss, *batch)
             return output
         key = getattr(loss, "__func__", loss)
         if key not in self._compiled:
-            self._compiled[key] = torch.compile(partial(self._mapped_to, loss))
+            self._compiled[key] = torch.compile(partial(self._mapped, loss))
         output = self._compiled[key](*batch)
         return output
 
@@ -158,7 +158,7 @@ class TrainState:
     def replace(self, name: str, rule: Callable[..., tuple[Mapping[str, Tensor], Metrics]], *batch: Any) -> Metrics:
         """Set a network's leaves to `rule(nets, *batch) -> (new leaves by name, metrics)`, without an optimizer."""
         metrics: Metrics
-        new, metrics = self._mapped(rule, batch)
+        new, metrics = self._mapped(rule, *batch)
         for leaf, value in new.items():
             self.flats[name].leaves[leaf].copy_(value)
         self.progress = self.progress._replace(updates=self.progress.updates + 1)
@@ -172,12 +172,9 @@ class TrainState:
     @torch.no_grad()
     def evaluate(self, function: Callable[..., Any], *batch: Any) -> Any:
         """`function(nets, *batch)` without gradients."""
-        return self._programs.run("value", function, partial(self._mapped_to, function), _as_tensors(batch))
+        return self._programs.run("value", function, partial(self._mapped, function), _as_tensors(batch))
 
-    def _mapped_to(self, function: Callable[..., Any], *batch: Any) -> Any:
-        return self._mapped(function, batch)
-
-    def _mapped(self, function: Callable[..., Any], batch: tuple[Any, ...]) -> Any:
+    def _mapped(self, function: Callable[..., Any], *batch: Any) -> Any:
         """`function(nets, *batch)` of the live modules, or of each seed's parameters and slice of the tensors."""
         if not self.stacked:
             return function(self.nets, *batch)

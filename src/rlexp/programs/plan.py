@@ -70,16 +70,16 @@ class Plan:
 
     def steps(self) -> list[Step]:
         """Lays out the memory, too."""
-        last = self._last_use()
         once = self._constants()
+        last = self._last_use(once)
         steps: list[Step] = []
         for index, operation in enumerate(self.operations):
             if not operation.operator._schema.is_mutable:
-                self._place(operation, last.get(index, []), keep=operation in once)
+                self._place(operation, last.get(index, []), keep=index in once)
             temporaries: list[ndarray] = []
             by_torch = self.by_torch
             made = self._steps_of(operation, temporaries)
-            if operation in once:
+            if index in once:
                 self.by_torch = by_torch
                 with quietly_by_torch():
                     for step in made:
@@ -151,30 +151,29 @@ class Plan:
 
     # ----------------------------------------------------------------------------------------------------------- order
 
-    def _constants(self) -> "_Same":
-        """Operations whose results are the same at each run: of nothing but constants, and changed by nobody."""
+    def _constants(self) -> set[int]:
+        """Indices of operations with the same results at each run: of nothing but constants, and changed by nobody."""
         changed = {storage_of(op.arguments[0]) for op in self.operations if op.operator._schema.is_mutable}
         constant: set[int] = set()
-        found = _Same()
-        for operation in self.operations:
+        found = set()
+        for index, operation in enumerate(self.operations):
             if operation.operator._schema.is_mutable or any(storage_of(x) in changed for x in operation.results):
                 continue
             read = [] if operation.operator._schema.name in OF_METADATA else operation.tensors()
             if all(storage_of(x) in constant for x in read):
                 constant.update(storage_of(x) for x in operation.results)
-                found.add(operation)
+                found.add(index)
         return found
 
-    def _last_use(self) -> dict[int, list[int]]:
+    def _last_use(self, constants: set[int]) -> dict[int, list[int]]:
         """Index of an operation to the storages that are read no more after it."""
         outputs = {storage_of(x) for x in self.recording.outputs if isinstance(x, Tensor)}
-        constant = self._constants()
         kept = outputs | {storage_of(x) for x in self.recording.inputs}
         last: dict[int, int] = {}
         for index, operation in enumerate(self.operations):
             for x in [*operation.tensors(), *operation.results]:
                 last[storage_of(x)] = index
-            if operation in constant:
+            if index in constants:
                 kept.update(storage_of(x) for x in operation.results)
         ends: dict[int, list[int]] = {}
         for storage, index in last.items():
@@ -188,19 +187,6 @@ class Plan:
 
     def _give(self, memory: ndarray) -> None:
         self._free.setdefault(memory.size, []).append(memory)
-
-
-class _Same:
-    """A set of operations, which are told apart by being the same one: their tensors do not compare."""
-
-    def __init__(self) -> None:
-        self._ids: set[int] = set()
-
-    def add(self, operation: Operation) -> None:
-        self._ids.add(id(operation))
-
-    def __contains__(self, operation: Operation) -> bool:
-        return id(operation) in self._ids
 
 
 def _needed(recording: Recording) -> list[Operation]:
