@@ -59,7 +59,7 @@ def run_rlexp(workload: Workload, steps: int, seed: int, *more: str) -> dict[str
     from rlexp.experiment.display import Display
     from rlexp.experiment.jobs import checked_jobs
     from rlexp.experiment.run import run
-    from rlexp.storage import read_rows
+    from rlexp.storage.rows import read_rows
 
     window = Window(workload.warm_up)
 

@@ -66,7 +66,7 @@ def _sb3(steps: int) -> list[float]:
 
 
 def _rlexp(way: str, steps: int) -> list[float]:
-    from rlexp.storage import read_rows
+    from rlexp.storage.rows import read_rows
 
     with tempfile.TemporaryDirectory() as outputs:
         words = [*WORKLOADS[WORKLOAD].rlexp, *rlexp_settings(steps, outputs), *rlexp_words(way, SEEDS)]

@@ -27,7 +27,8 @@ from rlexp.experiment.display import Display
 from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.members import Failures
 from rlexp.experiment.run import run
-from rlexp.storage import load_tree, write_json
+from rlexp.storage import write_json
+from rlexp.storage.checkpoints import load_tree
 
 RUN = [
     *SHORT,

@@ -8,7 +8,8 @@ import io
 import sys
 from pathlib import Path
 
-from rlexp.storage import make_directory, read_json, read_rows, write_atomic
+from rlexp.storage import make_directory, read_json, write_atomic
+from rlexp.storage.rows import read_rows
 
 METRICS = ("eval/return", "episode/return", "policy/entropy", "value/mean")
 

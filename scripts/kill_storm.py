@@ -33,6 +33,8 @@ from rlexp.experiment.display import Display
 from rlexp.experiment.members import folders_of
 from rlexp.experiment.provenance import provenance
 from rlexp.experiment.run import choose_directory, run
+from rlexp.storage.checkpoints import load_tree
+from rlexp.storage.rows import parse_row, read_rows
 
 SHORT = [
     "logger=local",
@@ -121,16 +123,16 @@ def remains(overrides: Sequence[str], outputs: Path) -> dict[str, Any]:
     directory = choose_directory(config)
     newest = max((directory / "checkpoints").glob("[0-9]*"))
     left = {f"s{seed}": _of_seed(folder) for seed, folder in folders_of(config, directory).items()}
-    return {**left, "checkpoint": storage.load_tree(newest), "name": newest.name}
+    return {**left, "checkpoint": load_tree(newest), "name": newest.name}
 
 
 def _of_seed(folder: Path) -> dict[str, Any]:
     rows = [
         {key: value for key, value in row.items() if not key.startswith("time/")}
-        for row in storage.read_rows(folder / "rows.jsonl")
+        for row in read_rows(folder / "rows.jsonl")
     ]
     final = folder / "weights" / "final"
-    return {"rows": rows, "weights": storage.load_tree(final) if final.exists() else {}}
+    return {"rows": rows, "weights": load_tree(final) if final.exists() else {}}
 
 
 def difference(a: Any, b: Any, where: str = "") -> str | None:
@@ -200,7 +202,7 @@ class Tally:
 def _numbers(path: Path) -> list[int]:
     """Of all good rows in a file, also of those after a damaged one."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    return [row["seq"] for line in lines if (row := storage.parse_row(line)) is not None]
+    return [row["seq"] for line in lines if (row := parse_row(line)) is not None]
 
 
 def storm(name: str, kills: int, seed: int, folder: Path) -> Tally:

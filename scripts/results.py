@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rlexp.storage import read_json, read_rows
+from rlexp.storage import read_json
+from rlexp.storage.rows import read_rows
 
 
 def tables_of(experiment: Path) -> list[list[dict[str, Any]]]:

@@ -8,7 +8,7 @@ import torch
 
 from rlexp.functional.schedules import linear
 from rlexp.state import TrainState
-from rlexp.storage import load_tree, save_tree
+from rlexp.storage.checkpoints import load_tree, save_tree
 from tests.learner import RULES, batch, changed, how, loss, make
 
 

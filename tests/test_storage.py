@@ -11,13 +11,16 @@ import pytest
 
 from rlexp import storage
 from rlexp.errors import StorageError
+from rlexp.storage.checkpoints import reap_unfinished
+from rlexp.storage.locks import locked
+from rlexp.storage.rows import RowLog, parse_row, read_rows
 from tests.disk import fail_at, in_child, kill_at, operations_of
 
 ROWS = [{"env_steps": 10 * k, "x": k / 7, "name": 'a "quoted" text, with ,"crc":1}'} for k in range(4)]
 
 
-def logged(path: Path, rows=ROWS) -> storage.RowLog:
-    log = storage.RowLog(path)
+def logged(path: Path, rows=ROWS) -> RowLog:
+    log = RowLog(path)
     for row in rows:
         log.append(row)
     return log
@@ -32,15 +35,15 @@ def numbered(rows) -> list[dict]:
 
 def test_rows_come_back(tmp_path) -> None:
     logged(tmp_path / "rows.jsonl").close()
-    assert storage.read_rows(tmp_path / "rows.jsonl") == numbered(ROWS)
-    assert storage.read_rows(tmp_path / "none.jsonl") == []
+    assert read_rows(tmp_path / "rows.jsonl") == numbered(ROWS)
+    assert read_rows(tmp_path / "none.jsonl") == []
 
 
 def test_each_row_is_readable_before_the_next(tmp_path) -> None:
-    log = storage.RowLog(tmp_path / "rows.jsonl")
+    log = RowLog(tmp_path / "rows.jsonl")
     for k, row in enumerate(ROWS):
         log.append(row)
-        assert len(storage.read_rows(tmp_path / "rows.jsonl")) == k + 1
+        assert len(read_rows(tmp_path / "rows.jsonl")) == k + 1
 
 
 def test_each_line_is_strict_json(tmp_path) -> None:
@@ -59,7 +62,7 @@ def test_a_torn_last_line_is_left_out(tmp_path, kept: int) -> None:
     logged(path).close()
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:kept])
-    assert storage.read_rows(path) == numbered(ROWS)[:3]
+    assert read_rows(path) == numbered(ROWS)[:3]
 
 
 def test_every_flipped_bit_ends_the_good_rows(tmp_path) -> None:
@@ -70,14 +73,14 @@ def test_every_flipped_bit_ends_the_good_rows(tmp_path) -> None:
         for bit in range(8):
             altered = bytearray(lines[1])
             altered[position] ^= 1 << bit
-            assert storage.parse_row(bytes(altered)) is None, (position, bit)
+            assert parse_row(bytes(altered)) is None, (position, bit)
         path.write_bytes(lines[0] + altered + lines[2] + lines[3])
-        assert storage.read_rows(path) == numbered(ROWS)[:1], position
+        assert read_rows(path) == numbered(ROWS)[:1], position
 
 
 @pytest.mark.parametrize("line", [b"", b"\n", b"{}\n", b'{"seq":0}\n', b'{"seq":0,"crc":x}\n', b"\xff\xfe\n"])
 def test_foreign_lines_are_no_rows(line: bytes) -> None:
-    assert storage.parse_row(line) is None
+    assert parse_row(line) is None
 
 
 def test_cut_keeps_the_first_rows_and_goes_on_numbering(tmp_path) -> None:
@@ -87,16 +90,16 @@ def test_cut_keeps_the_first_rows_and_goes_on_numbering(tmp_path) -> None:
     expected = path.read_bytes()
     with open(path, "ab") as file:
         file.write(b'{"seq":4,"torn')
-    log = storage.RowLog(path)
+    log = RowLog(path)
     log.cut(2)
-    assert storage.read_rows(path) == numbered(ROWS)[:2]
+    assert read_rows(path) == numbered(ROWS)[:2]
     for row in ROWS[2:]:
         log.append(row)
     assert path.read_bytes() == expected
     log.cut(0)
     assert path.read_bytes() == b""
     log.append(ROWS[0])
-    assert storage.read_rows(path) == numbered(ROWS[:1])
+    assert read_rows(path) == numbered(ROWS[:1])
 
 
 def test_cut_refuses_what_is_damaged_or_missing_and_leaves_it(tmp_path) -> None:
@@ -226,7 +229,7 @@ def holder(tmp_path):
     pid = os.fork()
     if pid == 0:
         try:
-            with storage.locked(tmp_path):
+            with locked(tmp_path):
                 os.write(write, b"x")
                 signal.pause()
         finally:
@@ -243,7 +246,10 @@ def holder(tmp_path):
 
 
 def test_a_held_directory_is_refused_at_once_and_its_owner_named(tmp_path, holder: int) -> None:
-    with pytest.raises(StorageError, match=rf"in use by process {holder} on ") as caught, storage.locked(tmp_path):
+    with (
+        pytest.raises(StorageError, match=rf"in use by process {holder} on ") as caught,
+        locked(tmp_path),
+    ):
         pytest.fail("the lock was given twice")
     assert "\n" not in str(caught.value)
 
@@ -251,23 +257,23 @@ def test_a_held_directory_is_refused_at_once_and_its_owner_named(tmp_path, holde
 def test_the_lock_of_a_killed_process_is_free(tmp_path, holder: int) -> None:
     os.kill(holder, signal.SIGKILL)
     os.waitpid(holder, 0)
-    with storage.locked(tmp_path):
+    with locked(tmp_path):
         assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on ")
 
 
 def test_the_lock_is_given_back_also_after_an_error(tmp_path) -> None:
-    with pytest.raises(KeyError), storage.locked(tmp_path):
+    with pytest.raises(KeyError), locked(tmp_path):
         raise KeyError
-    with storage.locked(tmp_path), pytest.raises(StorageError), storage.locked(tmp_path):
+    with locked(tmp_path), pytest.raises(StorageError), locked(tmp_path):
         pass
-    with storage.locked(tmp_path):
+    with locked(tmp_path):
         pass
 
 
 def test_a_lock_that_is_a_link_is_refused(tmp_path) -> None:
     (tmp_path / "elsewhere").write_text("keep")
     (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StorageError), storage.locked(tmp_path):
+    with pytest.raises(StorageError), locked(tmp_path):
         pass
     assert (tmp_path / "elsewhere").read_text() == "keep"
 
@@ -278,7 +284,7 @@ def test_files_of_a_killed_writer_are_removed_and_one_at_work_is_left_alone(tmp_
     (left,) = tmp_path.glob(f"{storage.WRITING}*")
     with storage.written_aside(tmp_path / "mine.json") as file:
         file.write(b"{}")
-        storage.reap_unfinished(tmp_path)
+        reap_unfinished(tmp_path)
         assert not left.exists()
-    storage.reap_unfinished(tmp_path)
+    reap_unfinished(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.json", "mine.json"]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from rlexp import trees
 from rlexp.errors import StorageError
-from rlexp.storage import load_tree, parse_row, read_rows, save_tree
+from rlexp.storage.checkpoints import load_tree, save_tree
+from rlexp.storage.rows import parse_row, read_rows
 from tests.faults.corpus import sealed
 from tests.test_storage_trees import same
 from tests.test_storage_trees import trees as any_tree

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 from rlexp import storage
 from rlexp.errors import StorageError
-from rlexp.storage import is_newer, load_tree, reap_unfinished, save_tree, tree_digest
+from rlexp.storage.checkpoints import ASIDE, is_newer, load_tree, reap_unfinished, save_tree, tree_digest
 from rlexp.trees import FORMAT, MAX_VALUES
 from tests.disk import fail_at, in_child, kill_at, operations_of
 
@@ -122,7 +122,7 @@ def test_the_digest_tells_contents_apart(tmp_path) -> None:
     assert save_tree(tmp_path / "b", {"x": torch.zeros(3)}) == one
     assert save_tree(tmp_path / "c", {"x": torch.ones(3)}) != one
     assert [tree_digest(tmp_path / name) == one for name in "abc"] == [True, True, False]
-    (tmp_path / "a").rename(tmp_path / f"{storage.ASIDE}a")  # as a save that was killed leaves it
+    (tmp_path / "a").rename(tmp_path / f"{ASIDE}a")  # as a save that was killed leaves it
     assert tree_digest(tmp_path / "a") == one
     with pytest.raises(StorageError, match="cannot read"):
         tree_digest(tmp_path / "none")

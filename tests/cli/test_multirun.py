@@ -21,7 +21,8 @@ from rlexp.experiment.launcher import Launcher, split_launcher
 from rlexp.experiment.plans import job_names
 from rlexp.experiment.standing import standing_of
 from rlexp.experiment.status import read_status
-from rlexp.storage import is_locked, locked, read_json
+from rlexp.storage import read_json
+from rlexp.storage.locks import is_locked, locked
 from tests.cli.faulty import OVERRIDES, write_package
 from tests.experiment.support import TINY, rows_of, run_in
 from tests.experiment.wandb_runs import inspect, mirrored, no_account, wait_for, wandb_folders

@@ -18,7 +18,9 @@ from rlexp.experiment.pace import Pace, clock, seconds_left
 from rlexp.experiment.plans import Planned, read_plan, write_plan
 from rlexp.experiment.standing import standing_of
 from rlexp.experiment.status import read_status, record_killed
-from rlexp.storage import RowLog, is_locked, locked, write_json
+from rlexp.storage import write_json
+from rlexp.storage.locks import is_locked, locked
+from rlexp.storage.rows import RowLog
 
 
 def make_run(folder: Path, status: dict[str, Any] | None, env_steps: int = 0, wall_s: float = 60.0) -> Path:

@@ -8,7 +8,7 @@ import pytest
 from rlexp.data.episodes import Episodes, Recorder, load_episodes, save_episodes
 from rlexp.data.uniform import COLUMNS
 from rlexp.errors import ConfigError, StorageError
-from rlexp.storage import load_tree, save_tree
+from rlexp.storage.checkpoints import load_tree, save_tree
 from rlexp.types import Box, Discrete, EnvSpec
 
 SPECS = {

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rlexp.data.uniform import COLUMNS, UniformBuffer
-from rlexp.storage import load_tree, save_tree
+from rlexp.storage.checkpoints import load_tree, save_tree
 from rlexp.streams import Stream
 from rlexp.types import Box, Discrete, EnvSpec, Transition
 

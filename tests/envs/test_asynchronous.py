@@ -18,7 +18,8 @@ import pytest
 from rlexp.envs import asynchronous
 from rlexp.envs.asynchronous import AsyncVector
 from rlexp.envs.make import make_env
-from rlexp.envs.vector import SyncVector, Vector, check_finite
+from rlexp.envs.sync import SyncVector
+from rlexp.envs.vector import Vector, check_finite
 from rlexp.errors import EnvironmentFailure, NonFiniteError, RlexpError
 from tests.envs.toys import Counter, Faulty, Slow, counter_spec, simple_seed
 

@@ -10,7 +10,7 @@ import pytest
 
 from rlexp.envs.drawn import Drawn, frames_per_second, opengl_hint, render_modes
 from rlexp.envs.make import make_env
-from rlexp.envs.vector import SyncVector
+from rlexp.envs.sync import SyncVector
 from rlexp.errors import EnvironmentFailure
 from rlexp.types import Box, Discrete, EnvSpec
 from tests.envs.toys import Counter

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from rlexp.envs.make import make_env
-from rlexp.envs.vector import SyncVector
+from rlexp.envs.sync import SyncVector
 from rlexp.errors import EnvironmentFailure
-from rlexp.storage import load_tree, save_tree
+from rlexp.storage.checkpoints import load_tree, save_tree
 from rlexp.streams import Stream, derive_seed
 from tests.conftest import env_choices, env_spec
 from tests.envs.toys import Counter, counter_spec, simple_seed

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rlexp.envs.make import make_env
-from rlexp.envs.vector import SyncVector, check_finite
+from rlexp.envs.sync import SyncVector
+from rlexp.envs.vector import check_finite
 from rlexp.errors import EnvironmentFailure, NonFiniteError
 from rlexp.streams import Stream, derive_seed
 from rlexp.types import Box

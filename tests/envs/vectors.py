@@ -8,8 +8,9 @@ import numpy as np
 from rlexp.envs.asynchronous import AsyncVector
 from rlexp.envs.cartpole import CartPoleVector
 from rlexp.envs.make import make_env
-from rlexp.envs.vector import EpisodeSeed, SyncVector, Vector, check_finite
-from rlexp.storage import load_tree, save_tree
+from rlexp.envs.sync import SyncVector
+from rlexp.envs.vector import EpisodeSeed, Vector, check_finite
+from rlexp.storage.checkpoints import load_tree, save_tree
 from rlexp.streams import Stream, derive_seed
 from rlexp.types import EnvSpec
 from tests.conftest import env_spec

@@ -8,7 +8,7 @@ import torch
 
 from rlexp.clock import Clock
 from rlexp.envs.make import make_env
-from rlexp.envs.vector import SyncVector
+from rlexp.envs.sync import SyncVector
 from rlexp.experience.collector import Collector
 from rlexp.experience.normalization import Normaliser
 from rlexp.streams import derive_seed

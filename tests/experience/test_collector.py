@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from rlexp.clock import Clock
-from rlexp.envs.vector import Episode, SyncVector
+from rlexp.envs.sync import SyncVector
+from rlexp.envs.vector import Episode
 from rlexp.errors import NonFiniteError
 from rlexp.experience.collector import Collector, episode_statistics
-from rlexp.storage import load_tree, save_tree
+from rlexp.storage.checkpoints import load_tree, save_tree
 from tests.envs.toys import Counter, counter_spec, simple_seed
 from tests.experience.parts import START, NoiseActor, make_collector
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from rlexp.clock import Clock
-from rlexp.envs.vector import SyncVector
+from rlexp.envs.sync import SyncVector
 from rlexp.errors import ConfigError
 from rlexp.experience.episodes import CHUNK, Episodes
-from rlexp.storage import load_tree, save_tree
+from rlexp.storage.checkpoints import load_tree, save_tree
 from rlexp.streams import derive_seed
 from rlexp.types import Noise, Transition
 from tests.envs.toys import Counter, counter_spec, simple_seed

@@ -7,7 +7,7 @@ from rlexp.clock import Clock
 from rlexp.experience.replay import Replay
 from rlexp.experience.rollout import Rollout
 from rlexp.experience.sweep import Sweep
-from rlexp.storage import load_tree, save_tree
+from rlexp.storage.checkpoints import load_tree, save_tree
 from rlexp.types import MDP, Transition, Update
 from tests.experience.parts import START, NoiseActor, make_collector, make_normaliser
 

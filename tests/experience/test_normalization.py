@@ -8,7 +8,7 @@ from rlexp.clock import Clock
 from rlexp.experience.normalization import Normaliser, Scaling
 from rlexp.experience.replay import Replay
 from rlexp.experience.rollout import Rollout
-from rlexp.storage import load_tree, save_tree
+from rlexp.storage.checkpoints import load_tree, save_tree
 from rlexp.types import Box, Discrete, EnvSpec, Transition
 from tests.experience.parts import START, NoiseActor, make_collector, make_normaliser
 

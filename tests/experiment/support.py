@@ -14,7 +14,7 @@ from rlexp.experiment.display import Display
 from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.run import run
 from rlexp.experiment.signals import leave_until_a_run_begins
-from rlexp.storage import read_rows
+from rlexp.storage.rows import read_rows
 
 TINY = [
     "total_env_steps=800",

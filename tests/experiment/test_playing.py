@@ -5,7 +5,7 @@ import functools
 import pytest
 
 from rlexp.envs.make import make_env
-from rlexp.envs.vector import SyncVector
+from rlexp.envs.sync import SyncVector
 from rlexp.experiment.build import make_actor
 from rlexp.experiment.evaluator import Evaluator, Result
 from rlexp.experiment.jobs import checked_jobs

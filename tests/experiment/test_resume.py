@@ -28,6 +28,8 @@ from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.run import choose_directory, run
 from rlexp.experiment.session import result_line
 from rlexp.experiment.status import read_status
+from rlexp.storage.checkpoints import load_tree, save_tree
+from rlexp.storage.rows import read_rows
 from tests.experiment.support import Forked
 
 
@@ -183,7 +185,7 @@ def resumed_from(tree: Any, origin: Path, checkpoint: str, overrides: list[str],
         (directory / folder.relative_to(origin) / "weights").mkdir(parents=True, exist_ok=True)
         for kept in ("rows.jsonl", "weights/best"):
             storage.copy_tree(folder / kept, directory / folder.relative_to(origin) / kept)
-    storage.save_tree(directory / "checkpoints" / checkpoint, tree)
+    save_tree(directory / "checkpoints" / checkpoint, tree)
     try:
         start(overrides, outputs)
     except Exception as error:  # a run that cannot go on has noticed, too
@@ -199,7 +201,7 @@ def test_dropping_any_saved_field_is_noticed(case: str, tmp_path: Path) -> None:
     overrides = [*MUTATED[case], *COMMON]
     origin = start(overrides, tmp_path / "undisturbed")
     middle = sorted((origin / "checkpoints").glob("[0-9]*"))[1]
-    tree = storage.load_tree(middle)
+    tree = load_tree(middle)
     assert resumed_from(tree, origin, middle.name, overrides, tmp_path / "whole") is None
     unnoticed, empty = [], []
     for number, path in enumerate(fields(tree)):
@@ -226,7 +228,7 @@ def test_seeds_that_end_apart_go_on_from_each_of_their_last_turns(tmp_path: Path
     origin = start(overrides, tmp_path / "undisturbed")
     resting = []
     for number, checkpoint in enumerate(sorted((origin / "checkpoints").glob("[0-9]*"))[-4:-1]):
-        tree = storage.load_tree(checkpoint)
+        tree = load_tree(checkpoint)
         resting.append(sum(env_steps >= 250 for env_steps in tree["experience"]["env_steps"]))
         assert resumed_from(tree, origin, checkpoint.name, overrides, tmp_path / f"{number}") is None
     assert resting == [0, 1, 2]
@@ -237,7 +239,7 @@ def test_mutation_reaches_every_kind_of_state(tmp_path: Path) -> None:
     names = set()
     for number, overrides in enumerate(MUTATED.values()):
         directory = start([*overrides, *COMMON], tmp_path / str(number))
-        tree = storage.load_tree(max((directory / "checkpoints").glob("[0-9]*")))
+        tree = load_tree(max((directory / "checkpoints").glob("[0-9]*")))
         names |= {".".join(str(key) for key in path if not isinstance(key, int)) for path in fields(tree)}
     for needed in (
         "state.updates",
@@ -272,7 +274,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) 
     tensors.write_bytes(data)
     storage.write_json(folder / "status.json", {"state": "running"})
     start([*overrides, "total_env_steps=60"], tmp_path / "damaged")
-    assert storage.load_tree(newest)  # saved again, whole
+    assert load_tree(newest)  # saved again, whole
     assert difference(*(_rows(f) for f in (expected_folder, folder))) is None
 
 
@@ -307,9 +309,9 @@ def test_extend_goes_on_from_a_finished_run(tmp_path: Path) -> None:
     (job,) = checked_jobs([*line, "total_env_steps=1500"], multirun=False)
     child = run(job, Display("none")).directory
     assert child != parent
-    rows = storage.read_rows(child / "rows.jsonl")
+    rows = read_rows(child / "rows.jsonl")
     assert rows[-1]["env_steps"] == 1500
-    assert rows[0] == storage.read_rows(parent / "rows.jsonl")[0]
+    assert rows[0] == read_rows(parent / "rows.jsonl")[0]
     for refused in (["total_env_steps=900"], ["total_env_steps=1500", "algorithm.gamma=0.5"]):
         with pytest.raises(ConfigError):
             checked_jobs([*line, *refused], multirun=False)
@@ -340,7 +342,7 @@ def test_a_signal_saves_and_the_same_command_continues(number: signal.Signals, c
     status = read_status(folder)
     assert (status["state"], status["exit_code"]) == ("interrupted", code)
     saved = int(max((folder / "checkpoints").glob("[0-9]*")).name)
-    assert saved >= storage.read_rows(folder / "rows.jsonl")[-1]["env_steps"] > 0
+    assert saved >= read_rows(folder / "rows.jsonl")[-1]["env_steps"] > 0
     assert f"saved at env_steps={saved};" in stderr
 
 
@@ -372,7 +374,7 @@ def test_two_processes_in_one_run(tmp_path: Path) -> None:
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
-    rows = storage.read_rows(folder / "rows.jsonl")
+    rows = read_rows(folder / "rows.jsonl")
     return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
 
 

@@ -18,7 +18,7 @@ from rlexp.cli.evaluate import command as evaluate_command
 from rlexp.cli.main import command as main_command
 from rlexp.cli.sync import command as sync_command
 from rlexp.envs.cartpole import CartPoleVector
-from rlexp.envs.vector import SyncVector
+from rlexp.envs.sync import SyncVector
 from rlexp.errors import ConfigError, EnvironmentFailure, NonFiniteError, ResourceError, StorageError
 from rlexp.experiment.build import NUMPY_FROM, build, make_vector
 from rlexp.experiment.compose import conf_dir
@@ -26,7 +26,9 @@ from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.metrics import TABLE, WITH_CRITIC, required_of
 from rlexp.experiment.saved import evaluate_saved
 from rlexp.experiment.status import read_status
-from rlexp.storage import load_tree, read_json, read_rows, save_tree
+from rlexp.storage import read_json
+from rlexp.storage.checkpoints import load_tree, save_tree
+from rlexp.storage.rows import read_rows
 from tests.conftest import preset_choices
 from tests.experiment.support import TINY, rows_of, run_in
 

@@ -14,7 +14,8 @@ from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.members import Failures
 from rlexp.experiment.standing import standings
 from rlexp.experiment.status import read_results
-from rlexp.storage import load_tree, read_json
+from rlexp.storage import read_json
+from rlexp.storage.checkpoints import load_tree
 from rlexp.streams import derive_seed
 from tests.experiment.support import TINY, rows_of, run_in
 

@@ -24,7 +24,9 @@ from rlexp.errors import ConfigError, EnvironmentFailure, NonFiniteError, Resour
 from rlexp.experiment import wandb_mirror, wandb_process, wandb_run
 from rlexp.experiment.build import build
 from rlexp.experiment.rows import Rows
-from rlexp.storage import RowLog, locked, read_json, read_rows, write_json
+from rlexp.storage import read_json, write_json
+from rlexp.storage.locks import locked
+from rlexp.storage.rows import RowLog, read_rows
 from tests.experiment.support import Forked
 from tests.experiment.wandb_runs import inspect, mirrored, no_account, wait_for, wandb_folders, without
 from tests.experiment.wandb_server import answering_server

@@ -1,6 +1,6 @@
 """Checkpoints and rows that somebody made to do harm: every file vouches for the others: no digest gives it away.
 
-Each takes the folder of a good tree of `storage.save_tree` and a path that code hidden in it would make.
+Each takes the folder of a good tree of `save_tree` and a path that code hidden in it would make.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """A disk that keeps what was synced and, of all else, whatever chance takes: what is there after the power failed.
 
     with CrashFS(root) as disk:
-        storage.save_tree(root / "a", tree)
+        save_tree(root / "a", tree)
     disk.after(operations, chance, elsewhere)      # what may be there if the power failed after so many operations
 
 The calls of the operating system that `rlexp.storage` makes are written down while they happen. POSIX promises of them

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rlexp.experiment.status import read_status
-from rlexp.storage import load_tree
+from rlexp.storage.checkpoints import load_tree
 from tests.faults.lab import SMALL, run_below
 
 ENDLESS = [*SMALL, "total_env_steps=100_000_000", "checkpoint.interval=50_000_000", "evaluation.interval=50_000_000"]

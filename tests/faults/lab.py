@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rlexp.storage import read_rows
+from rlexp.storage.rows import read_rows
 from tests.experiment.support import LONGEST, TINY
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,9 @@ from rlexp.experiment.checkpoint import Checkpointer
 from rlexp.experiment.forecast import MIRRORED
 from rlexp.experiment.members import Failures
 from rlexp.experiment.status import read_status
-from rlexp.storage import RowLog, load_tree, read_json, read_rows
+from rlexp.storage import read_json
+from rlexp.storage.checkpoints import load_tree
+from rlexp.storage.rows import RowLog, read_rows
 from rlexp.types import Progress
 from tests.experiment.support import TINY, Forked, rows_of, run_in
 from tests.faults.crash_fs import REAL_FSYNC

@@ -12,6 +12,7 @@ import pytest
 from kill_storm import difference, remains
 
 from rlexp import storage
+from rlexp.storage.checkpoints import reap_unfinished
 from tests.experiment.support import Forked
 from tests.faults.lab import ROOT, SMALL, Launched, rows_below, run_below, wait_until
 
@@ -103,7 +104,7 @@ def test_f12_a_file_that_is_written_outlives_a_jump_of_a_day(tmp_path: Path, mon
         pid = os.fork()
         if pid == 0:
             try:
-                storage.reap_unfinished(tmp_path)
+                reap_unfinished(tmp_path)
             finally:
                 os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0

@@ -7,7 +7,9 @@ import pytest
 from damage import RUN, Damage, cuts, flips, make_run, measure, try_damage
 from kill_storm import difference
 
-from rlexp.storage import is_newer, load_tree, read_rows, tree_digest, write_json
+from rlexp.storage import write_json
+from rlexp.storage.checkpoints import is_newer, load_tree, tree_digest
+from rlexp.storage.rows import read_rows
 from tests.experiment.support import Forked
 from tests.test_storage_trees import manifest_of
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rlexp.experiment.status import read_status
-from rlexp.storage import load_tree, read_rows
+from rlexp.storage.checkpoints import load_tree
+from rlexp.storage.rows import read_rows
 from tests.experiment.support import TINY, Forked, rows_of, run_in
 from tests.faults.lab import run_below, wait_until
 from tests.faults.small_disk import SmallDisk

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from rlexp.storage import load_tree, read_json, read_rows
+from rlexp.storage import read_json
+from rlexp.storage.checkpoints import load_tree
+from rlexp.storage.rows import read_rows
 from tests.experiment.support import TINY, Forked
 from tests.faults.lab import Launched, rows_below, run_below, under_load, wait_until
 from tests.faults.liar import PLUGIN, Liar

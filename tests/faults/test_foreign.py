@@ -18,7 +18,9 @@ import torch
 from rlexp.errors import RlexpError, StorageError
 from rlexp.experiment.identity import experiment_directory, family_name
 from rlexp.experiment.saved import evaluate_saved
-from rlexp.storage import RowLog, load_tree, open_log, read_json, read_rows, save_tree, write_json
+from rlexp.storage import open_log, read_json, write_json
+from rlexp.storage.checkpoints import load_tree, save_tree
+from rlexp.storage.rows import RowLog, read_rows
 from tests.experiment.support import TINY, Forked, run_in
 from tests.faults.corpus import PLACES, good, hostile
 from tests.faults.lab import Launched

@@ -12,10 +12,11 @@ import pytest
 import torch
 from kill_storm import ALGORITHMS, CASES, SHORT, Tally, difference, live, remains, storm
 
-from rlexp import storage
 from rlexp.experiment.checkpoint import Checkpointer
 from rlexp.experiment.members import Failures
-from rlexp.storage import load_tree, read_json, read_rows, reap_unfinished, save_tree
+from rlexp.storage import read_json
+from rlexp.storage.checkpoints import load_tree, reap_unfinished, save_tree
+from rlexp.storage.rows import RowLog, read_rows
 from rlexp.types import Progress
 from tests.faults.lab import SMALL, Launched, processes_of_group, rows_below, run_below, wait_until
 from tests.faults.tracing import STRACE, traced
@@ -156,7 +157,7 @@ def test_f3_a_row_that_comes_out_otherwise_is_said_and_ends_exactness(tmp_path: 
     rows = read_rows(folder / "rows.jsonl")
     cut = next(row for row in reversed(rows) if row["kind"] == "train")
     (folder / "rows.jsonl").unlink()
-    log = storage.RowLog(folder / "rows.jsonl")
+    log = RowLog(folder / "rows.jsonl")
     for row in rows:
         log.append({k: v + 1e-9 if row is cut and k == "loss/actor" else v for k, v in row.items() if k != "seq"})
     log.close()

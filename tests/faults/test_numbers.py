@@ -18,7 +18,9 @@ from rlexp.errors import ResourceError
 from rlexp.experiment import memory
 from rlexp.experiment.jobs import checked_jobs
 from rlexp.functional.schedules import linear
-from rlexp.storage import load_tree, read_json, read_rows, save_tree
+from rlexp.storage import read_json
+from rlexp.storage.checkpoints import load_tree, save_tree
+from rlexp.storage.rows import read_rows
 from rlexp.types import Progress
 from tests.experiment.support import Forked, run_in
 from tests.faults.lab import SMALL, run_below, under_load, wait_until

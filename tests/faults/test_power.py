@@ -14,7 +14,9 @@ from rlexp.errors import StorageError
 from rlexp.experiment.checkpoint import Checkpointer
 from rlexp.experiment.members import Failures
 from rlexp.experiment.status import read_status
-from rlexp.storage import RowLog, load_tree, make_directory, read_rows, reap_unfinished, save_tree, write_atomic
+from rlexp.storage import make_directory, write_atomic
+from rlexp.storage.checkpoints import load_tree, reap_unfinished, save_tree
+from rlexp.storage.rows import RowLog, read_rows
 from rlexp.types import Progress
 from tests.experiment.support import TINY, rows_of, run_in
 from tests.faults.crash_fs import CrashFS, Named, Synced, Written, fresh_folder

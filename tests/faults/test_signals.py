@@ -16,7 +16,8 @@ from kill_storm import difference, remains
 
 from rlexp import storage
 from rlexp.experiment.evaluator import Evaluator
-from rlexp.storage import read_json, read_rows
+from rlexp.storage import read_json
+from rlexp.storage.rows import read_rows
 from tests.experiment.support import Forked
 from tests.faults.ends import ENDLESS, assert_saved, checkpoints
 from tests.faults.inspected import children_of, command_of, handles, ignores, lives

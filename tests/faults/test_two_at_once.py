@@ -19,7 +19,7 @@ from rlexp.experiment.check import Checked
 from rlexp.experiment.display import Display
 from rlexp.experiment.jobs import checked_jobs
 from rlexp.experiment.run import run
-from rlexp.storage import is_locked
+from rlexp.storage.locks import is_locked, locked
 from tests.experiment.support import LONGEST, TINY
 from tests.faults.ends import ENDLESS
 from tests.faults.lab import Launched, rows_below, run_below, wait_until
@@ -135,7 +135,7 @@ def test_f13_a_second_start_is_refused_in_a_second_and_a_killed_owner_is_succeed
     folder = run_below(outputs)
     assert folder is not None
     began = time.monotonic()
-    with pytest.raises(storage.StorageError, match=f"in use by process {owner.pid} on "), storage.locked(folder):
+    with pytest.raises(storage.StorageError, match=f"in use by process {owner.pid} on "), locked(folder):
         pass
     assert time.monotonic() - began < 1
     second = Launched(tmp_path / "second", *ENDLESS, f"outputs={outputs}")

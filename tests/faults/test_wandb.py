@@ -17,7 +17,8 @@ import pytest
 
 from rlexp.experiment.rows import Rows
 from rlexp.experiment.status import read_status
-from rlexp.storage import read_json, read_rows
+from rlexp.storage import read_json
+from rlexp.storage.rows import read_rows
 from tests.experiment.support import Forked
 from tests.experiment.wandb_runs import inspect, no_account, wandb_folders
 from tests.faults.lab import Launched, rows_below, run_below, under_load, wait_until

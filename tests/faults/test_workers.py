@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlexp.experiment.status import read_status
-from rlexp.storage import load_tree
+from rlexp.storage.checkpoints import load_tree
 from tests.faults import hanging
 from tests.faults.ends import ENDLESS, assert_saved, checkpoints
 from tests.faults.inspected import children_of, handles, ignores, lives, parent_of

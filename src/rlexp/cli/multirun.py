@@ -19,7 +19,7 @@ from rlexp.experiment.session import result_line, run_one
 from rlexp.experiment.signals import CODES, handled
 from rlexp.experiment.standing import standing_of
 from rlexp.experiment.status import FAILED, FINISHED, INTERRUPTED, read_results, record_killed
-from rlexp.storage import locked
+from rlexp.storage.locks import locked
 
 Due = Sequence[tuple[Planned, Checked]]
 

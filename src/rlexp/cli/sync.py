@@ -10,7 +10,8 @@ from rlexp.experiment.extend import read_config
 from rlexp.experiment.identity import outputs_of
 from rlexp.experiment.wandb_process import mirror, mirror_lock
 from rlexp.experiment.wandb_run import DEFAULT_PROJECT, Target, describe
-from rlexp.storage import locked, read_json
+from rlexp.storage import read_json
+from rlexp.storage.locks import locked
 
 PATIENCE = 10.0  # seconds for a mirror of the same run to end
 

@@ -5,7 +5,7 @@
     episodes.of(3)["reward"].sum()                   # of the fourth episode
     episodes.about["env"]["id"]                      # where they come from
 
-On the disk they are a folder of `storage.save_tree`: safetensors, JSON, and a manifest of digests; no pickle.
+On the disk they are a folder of `save_tree`: safetensors, JSON, and a manifest of digests; no pickle.
 """
 
 import dataclasses
@@ -17,7 +17,8 @@ import numpy as np
 
 from rlexp.data.uniform import COLUMNS
 from rlexp.errors import ConfigError, StorageError
-from rlexp.storage import load_tree, make_directory, save_tree
+from rlexp.storage import make_directory
+from rlexp.storage.checkpoints import load_tree, save_tree
 from rlexp.types import Box, EnvSpec, Space
 
 KIND = "rlexp episodes"

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from rlexp.envs.contract import BrokenContract, Overdue
-from rlexp.envs.vector import SyncVector
+from rlexp.envs.sync import SyncVector
 from rlexp.errors import EnvironmentFailure
 
 LOOKS = 4  # in the time of the deadline; counted, for a process that was stopped meanwhile has not hung

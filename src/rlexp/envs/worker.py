@@ -15,7 +15,8 @@ import gymnasium
 import numpy as np
 
 from rlexp.envs.processes import end_with_the_writer_of
-from rlexp.envs.vector import Arrays, Step, SyncVector
+from rlexp.envs.sync import SyncVector
+from rlexp.envs.vector import Arrays, Step
 from rlexp.errors import EnvironmentFailure, RlexpError
 from rlexp.types import EnvSpec
 

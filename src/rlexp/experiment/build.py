@@ -15,7 +15,8 @@ from rlexp.envs.asynchronous import AsyncVector, available_cores
 from rlexp.envs.cartpole import CartPoleVector, is_cartpole
 from rlexp.envs.make import make_env
 from rlexp.envs.model import read_model
-from rlexp.envs.vector import EpisodeSeed, SyncVector, Vector
+from rlexp.envs.sync import SyncVector
+from rlexp.envs.vector import EpisodeSeed, Vector
 from rlexp.errors import ConfigError, ResourceError, nearest
 from rlexp.experience.actor import Actor
 from rlexp.experience.collector import Collector

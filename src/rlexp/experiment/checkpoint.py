@@ -9,7 +9,8 @@ import torch
 from rlexp.errors import ConfigError, RlexpError, StorageError
 from rlexp.experiment.intervals import Every
 from rlexp.experiment.members import Failures
-from rlexp.storage import is_newer, load_tree, remove, save_tree
+from rlexp.storage import remove
+from rlexp.storage.checkpoints import is_newer, load_tree, save_tree
 from rlexp.types import Progress, Seeds, Update
 
 

@@ -12,7 +12,7 @@ from rlexp.experiment.evaluator import Evaluator, Result
 from rlexp.experiment.intervals import EveryAndLast
 from rlexp.experiment.members import places_of
 from rlexp.experiment.rows import Rows
-from rlexp.storage import load_tree, save_tree
+from rlexp.storage.checkpoints import load_tree, save_tree
 from rlexp.types import Experience, Progress, Seeds, Update
 
 

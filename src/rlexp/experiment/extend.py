@@ -9,7 +9,8 @@ import yaml
 from rlexp.errors import ConfigError, StorageError
 from rlexp.experiment.sources import refuse_boundless
 from rlexp.experiment.status import FINISHED, read_status
-from rlexp.storage import copy_tree, load_tree, save_tree
+from rlexp.storage import copy_tree
+from rlexp.storage.checkpoints import load_tree, save_tree
 
 CHANGEABLE = (
     "plugins",

@@ -9,7 +9,8 @@ from pathlib import Path
 from rlexp.errors import ConfigError, StorageError
 from rlexp.experiment.identity import human_name
 from rlexp.redaction import redacted
-from rlexp.storage import is_locked, make_directory, read_json, write_json
+from rlexp.storage import make_directory, read_json, write_json
+from rlexp.storage.locks import is_locked
 
 FOLDER = ".multirun"
 FILE = "plan.json"

@@ -16,7 +16,7 @@ from rlexp.clock import Clock
 from rlexp.experiment.intervals import EveryAndLast
 from rlexp.experiment.members import Failures
 from rlexp.experiment.metrics import reduce
-from rlexp.storage import RowLog
+from rlexp.storage.rows import RowLog
 from rlexp.types import Experience, Progress, Seeds, Update
 
 Row = dict[str, Any]

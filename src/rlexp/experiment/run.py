@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +13,12 @@ import torch
 import yaml
 
 from rlexp.envs.deadline import stepping_within
-from rlexp.errors import EnvironmentFailure, Interrupted, NonFiniteError, ResourceError, RlexpError, StorageError
+from rlexp.errors import StorageError
 from rlexp.experiment.build import Parts, build, make_actor
 from rlexp.experiment.check import Checked
 from rlexp.experiment.checkpoint import Checkpointer, Stateful
 from rlexp.experiment.display import Display
+from rlexp.experiment.endings import Results, as_failure, finish, record, record_failure
 from rlexp.experiment.evaluation import Evaluation, save_weights
 from rlexp.experiment.evaluator import Evaluator
 from rlexp.experiment.extend import adopt_parent
@@ -39,14 +39,14 @@ from rlexp.experiment.remade import Remade
 from rlexp.experiment.rows import Ledger, Row, Rows
 from rlexp.experiment.sessions import Sessions
 from rlexp.experiment.signals import Signals, watched
-from rlexp.experiment.status import FAILED, FINISHED, INTERRUPTED, RUNNING, read_results, read_status
+from rlexp.experiment.status import FINISHED, RUNNING, read_results, read_status
 from rlexp.experiment.wandb_mirror import Mirror, new_id
-from rlexp.redaction import redact, redacted
-from rlexp.storage import RowLog, locked, make_directory, read_rows, reap_unfinished, write_atomic, write_json
+from rlexp.redaction import redacted
+from rlexp.storage import make_directory, write_atomic, write_json
+from rlexp.storage.checkpoints import reap_unfinished
+from rlexp.storage.locks import locked
+from rlexp.storage.rows import RowLog, read_rows
 from rlexp.types import Callback, Progress
-
-Results = Mapping[int, Mapping[str, Any]]
-"""By seed: `final` and `best`, each with return, return_std, episodes, env_steps."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def run(checked: Checked, display: Display) -> Outcome:
             return Outcome(directory, read_results(directory), was_finished=True)
         torch.set_num_threads(config["execution"]["threads"])
         _describe(checked, directory, folders)
-        _record(directory, folders, {"state": RUNNING})
+        record(directory, folders, {"state": RUNNING})
         settings = config["logger"]["wandb"]
         mirror = Mirror(list(folders.values()), settings, display.say)
         failures = Failures(list(folders))
@@ -81,11 +81,11 @@ def run(checked: Checked, display: Display) -> Outcome:
             with stepping_within(config["execution"]["step_deadline"]):
                 results = _train_and_evaluate(checked, directory, signals, display, mirror, failures)
             signals.phase = "settled"
-            _finish(directory, folders, results, failures)
+            finish(directory, folders, results, failures)
         except BaseException as error:
             signals.phase = "settled"
-            failure = _as_failure(error, directory, signals)
-            _record_failure(directory, folders, failure)
+            failure = as_failure(error, directory, signals)
+            record_failure(directory, folders, failure)
             if failure is error:
                 raise
             raise failure from error
@@ -297,51 +297,3 @@ def _begin_session(
 def _end_exactness(sessions: Sessions, display: Display, reason: str) -> None:
     display.say(f"this run is no longer exact: {reason}")
     sessions.end_exactness(reason)
-
-
-def _finish(directory: Path, folders: Mapping[int, Path], results: Results, failures: Failures) -> None:
-    """Say how each seed and the run ended; raises NonFiniteError where seeds were frozen."""
-    for seed, folder in folders.items():
-        if seed not in failures.messages:
-            done = {"state": FINISHED, "exit_code": 0, "results": results.get(seed, {})}
-            write_json(folder / "status.json", done)
-    if failures.messages:
-        named = "; ".join(f"seed {seed}: {message}" for seed, message in failures.messages.items())
-        raise NonFiniteError(f"{named}; the other seeds finished")
-    if directory not in folders.values():
-        returns = [of_seed["final"]["return"] for of_seed in results.values()]
-        mean = {"final": {"return": statistics.fmean(returns)}} if returns else {}
-        done = {"state": FINISHED, "exit_code": 0, "results": mean, "seeds": results}
-        write_json(directory / "status.json", done)
-
-
-def _record(directory: Path, folders: Mapping[int, Path], status: Mapping[str, Any]) -> None:
-    for folder in dict.fromkeys([directory, *folders.values()]):
-        write_json(folder / "status.json", status)
-
-
-def _as_failure(error: BaseException, directory: Path, signals: Signals) -> BaseException:
-    """What a person must know of it, where it is no bug."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return ResourceError(
-            f"{directory}: out of memory ({error}); lower experience.capacity, experience.num_envs or the network"
-        )
-    if isinstance(error, KeyboardInterrupt) and signals.received is not None:
-        return signals.error("the last checkpoint stands; the same command continues")
-    return error
-
-
-def _record_failure(directory: Path, folders: Mapping[int, Path], error: BaseException) -> None:
-    """status.json says how a run ended, also where the reason is a bug; a full disk must not hide that reason.
-
-    Seeds that finished before another's failure stay finished.
-    """
-    code = error.code if isinstance(error, RlexpError) else 1
-    state = INTERRUPTED if isinstance(error, (Interrupted, KeyboardInterrupt)) else FAILED
-    message = redact(" ".join(str(error).split())) or type(error).__name__
-    with contextlib.suppress(RlexpError):
-        if isinstance(error, EnvironmentFailure) and error.episode is not None:
-            write_json(directory / "failed_episode.json", {"error": message, **error.episode})
-        for folder in dict.fromkeys([directory, *folders.values()]):
-            if read_status(folder).get("state") != FINISHED:
-                write_json(folder / "status.json", {"state": state, "exit_code": code, "error": message})

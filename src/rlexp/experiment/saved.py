@@ -17,7 +17,8 @@ from rlexp.experiment.compose import conf_dir
 from rlexp.experiment.evaluator import Evaluator, Result
 from rlexp.experiment.extend import read_config
 from rlexp.redaction import redacted
-from rlexp.storage import load_tree, refuse_outside, tree_digest
+from rlexp.storage import refuse_outside
+from rlexp.storage.checkpoints import load_tree, tree_digest
 from rlexp.types import EnvSpec, Progress
 
 

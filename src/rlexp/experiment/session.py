@@ -5,8 +5,9 @@ import sys
 
 from rlexp.experiment.check import Checked
 from rlexp.experiment.display import Display
+from rlexp.experiment.endings import Results
 from rlexp.experiment.identity import family_name
-from rlexp.experiment.run import Outcome, Results, name_of_job, run
+from rlexp.experiment.run import Outcome, name_of_job, run
 
 
 def run_one(checked: Checked) -> Outcome:

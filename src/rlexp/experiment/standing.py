@@ -11,7 +11,9 @@ import yaml
 from rlexp.errors import ConfigError, StorageError
 from rlexp.experiment.plans import FOLDER, Plan, Planned, read_plan, read_plans
 from rlexp.experiment.status import RUNNING, read_status
-from rlexp.storage import is_locked, parse_row, read_json
+from rlexp.storage import read_json
+from rlexp.storage.locks import is_locked
+from rlexp.storage.rows import parse_row
 
 KILLED, WAITING = "killed", "waiting"
 TAIL = 65536  # bytes at the end of the rows that hold the last one

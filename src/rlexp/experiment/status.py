@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from rlexp.errors import StorageError
-from rlexp.storage import locked, read_json, write_json
+from rlexp.storage import read_json, write_json
+from rlexp.storage.locks import locked
 
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 

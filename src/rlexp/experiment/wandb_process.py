@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from rlexp.errors import StorageError
 from rlexp.experiment.status import read_status
 from rlexp.experiment.wandb_run import Target, as_resource_error, one_line, open_run
-from rlexp.storage import parse_row, write_json
+from rlexp.storage import write_json
+from rlexp.storage.rows import parse_row
 
 if TYPE_CHECKING:
     import wandb

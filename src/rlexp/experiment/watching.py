@@ -9,7 +9,8 @@ import numpy as np
 
 from rlexp.envs.drawn import Drawn, frames_per_second, opengl_hint, render_modes
 from rlexp.envs.make import make_env
-from rlexp.envs.vector import Episode, SyncVector
+from rlexp.envs.sync import SyncVector
+from rlexp.envs.vector import Episode
 from rlexp.errors import ConfigError, EnvironmentFailure
 from rlexp.experiment.playing import episode_seed, play
 from rlexp.experiment.saved import Saved
