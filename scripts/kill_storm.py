@@ -5,7 +5,7 @@
     python scripts/kill_storm.py --total 300 --record docs/results/kill_storm.json    # shared by the six algorithms
 
 Each life of a run is a forked process that goes on from what the one before left. It dies by SIGKILL, at random: half
-of the lives at the n-th operation of the module that writes (so also inside a save), half at a random moment. In the
+of the lives at the n-th operation of the package that writes (so also inside a save), half at a random moment. In the
 end rows (all but time/*), final weights and the whole last checkpoint must equal those of the undisturbed run, bit for
 bit.
 """
